@@ -3,6 +3,8 @@
     studies/<StudyUID>/series/<SeriesUID>/<SOPInstanceUID>/<sha256>.dcm
     studies/<StudyUID>/bundles/<sha256 of the bundle>.tar
     studies/<StudyUID>/exports/<sha256>.dicomdir    a DICOMDIR that lists images of the study
+    studies/<StudyUID>/index/<SeriesUID>/<sha256>.json.gz  what viewers read of a series: headers, where frames are.
+                                                    Derived (see series.document): whoever lacks it makes it again
     studies/<StudyUID>/manifests/<revision, 8 digits>.json
     erased/<StudyUID>/<number, 8 digits>.json       that all of it was erased, when and why (see erasures)
     archive.json
@@ -30,6 +32,7 @@ AUDIT_CHAINS = "audit/chains/"
 
 HIGHEST_REVISION = 99_999_999
 HIGHEST_ERASURE = 99_999_999
+HIGHEST_SERIES_INDEX_ATTEMPT = 99
 HIGHEST_SEQUENCE = 999_999_999_999
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -37,6 +40,7 @@ _REPAIR = re.compile(r"(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.dcm\Z")
 _BUNDLE = re.compile(r"studies/([0-9.]+)/bundles/([0-9a-f]{64})(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.tar\Z")
 _EXPORT = re.compile(r"studies/([0-9.]+)/exports/([0-9a-f]{64})(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.dicomdir\Z")
 _INSTANCE = re.compile(r"studies/([0-9.]+)/series/([0-9.]+)/([0-9.]+)/([0-9a-f]{64})(?:-[0-9]{1,6})?\.dcm\Z")
+_SERIES_INDEX = re.compile(r"studies/([0-9.]+)/index/([0-9.]+)/([0-9a-f]{64})(?:-([2-9]|[1-9][0-9]))?\.json\.gz\Z")
 _CHAIN = re.compile(r"[0-9a-f]{32}\Z")
 _AUDIT_CHAIN = re.compile(r"audit/chains/([0-9a-f]{32})\.json\Z")
 _AUDIT_CHECKPOINT = re.compile(r"audit/heads/[0-9a-f]{32}/([0-9]{8})/(\1[0-9]{4})\.json\Z")
@@ -129,6 +133,30 @@ def export_sha256(key: str, study: Uid) -> str | None:
     """The SHA-256 that ``key`` names, whatever the attempt, or None if it is no key of a DICOMDIR of this study."""
     match = _EXPORT.match(key)
     return match[2] if match is not None and match[1] == study else None
+
+
+def series_index_prefix(study: Uid, series: Uid) -> str:
+    return f"{study_prefix(study)}index/{series}/"
+
+
+def series_index(study: Uid, series: Uid, sha256: str, attempt: int = 1) -> str:
+    """The key of what is derived of a series, by the SHA-256 over what its instances are; ``attempt`` as for an
+    instance, up to 99."""
+    if attempt > HIGHEST_SERIES_INDEX_ATTEMPT:
+        raise ValueError("attempts run from 1 to 99")
+    return f"{series_index_prefix(study, series)}{_stem(sha256, attempt)}.json.gz"
+
+
+def parse_series_index(key: str) -> tuple[Uid, Uid, str, int] | None:
+    """(study, series, SHA-256, attempt) of such a key; None if it is none. What is under it is derived: nothing is
+    lost with it."""
+    match = _SERIES_INDEX.match(key)
+    if match is None:
+        return None
+    try:
+        return Uid(match[1]), Uid(match[2]), match[3], int(match[4] or 1)
+    except InvalidUid:
+        return None
 
 
 def manifest(study: Uid, revision: int) -> str:

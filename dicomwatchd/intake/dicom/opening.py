@@ -100,7 +100,7 @@ def open_behind(source: SizedSource, meta: Meta, inflated_limit_bytes: int) -> O
     if meta.transfer_syntax_uid in DEFLATED:
         limit_bytes = min(inflated_limit_bytes, inflated_allowed(source.size_bytes))
         data, start = InflatedBytes(source, meta.end, limit_bytes), 0
-    declared = _declared(meta.transfer_syntax_uid)
+    declared = declared_encoding(meta.transfer_syntax_uid)
     try:
         encoding = encoding_at(data, start, declared)
     except DamageFound as damage:
@@ -140,7 +140,7 @@ def read_meta(source: SizedSource, charset_when_missing: str = "") -> Meta:
     )
 
 
-def _declared(transfer_syntax_uid: str) -> Encoding | None:
+def declared_encoding(transfer_syntax_uid: str) -> Encoding | None:
     """What a transfer syntax means for the data set; None for private and unknown ones, whose data set tells."""
     if transfer_syntax_uid in (IMPLICIT_LITTLE_ENDIAN, _GE_IMPLICIT):
         return Encoding(explicit=False)

@@ -1,0 +1,499 @@
+"""Reading an archive as a viewer does: a study, a series with the headers of all its instances, single frames.
+
+Every byte that is handed out was compared: a file with the SHA-256 that the manifest has, a frame with the one that the
+series object has. A series object is in no manifest. Whoever may create objects in the archive could have put a false
+one there: false headers, or frames of a file in another order. It can never make a frame out of anything but the bytes
+under the manifest's own keys, or another instance's; what it says of a study's, a series' and an instance's UIDs is
+compared with the manifest; and whoever wants to go by none, `stored` False, has all of it derived anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+
+from dicomwatchd import __version__
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.layout.variants import Grade, Variants
+from dicomwatchd.archive.stores.port import ObjectStore, StoredObject
+from dicomwatchd.errors import ColdObject, DicomwatchdError, Fatal, Permanent, Stopping, Transient
+from dicomwatchd.fetch.plan import Doubts, Found, look_up
+from dicomwatchd.fetch.sources import BadObject, Source, chunks, sources
+from dicomwatchd.fetch.spool import Spool
+from dicomwatchd.model import Uid
+from dicomwatchd.series import objects
+from dicomwatchd.series.building import derive
+from dicomwatchd.series.document import Entry, Known, SeriesDocument, name_of
+from dicomwatchd.series.extract import Bulk, extract, pass_file_meta
+from dicomwatchd.series.forward import Forward, inflated
+from dicomwatchd.series.pixels import Frame
+
+#: What lies between two frames that are read together is read, too: up to here that costs less than a request.
+_GAP_BYTES = 256 * 1024
+#: Frames that are read together take so many bytes at most, unless one alone takes more.
+_TOGETHER_BYTES = 8 * 1024**2
+_PIECE_BYTES = 1024**2
+_STUDIES_KEPT = 64
+#: Of series so many instances are kept.
+_INSTANCES_KEPT = 20_000
+
+
+class Standing(StrEnum):
+    """What an instance is worth. SOUND: nothing is known against it. DAMAGED: it came damaged, or incomplete.
+    CONFLICTING: the archive holds other contents of its SOP Instance UID, and this one may not be what was meant.
+    UNKNOWN: found again in the store, without its particulars. No viewer may show any but SOUND without saying so."""
+
+    SOUND = "sound"
+    DAMAGED = "damaged"
+    CONFLICTING = "conflicting"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A SOP Instance of a series, in one of its contents. ``entry`` is what is derived of it, None where it could not
+    be read: then ``trouble`` says why.
+
+    ``others`` are the SHA-256 sums of the other contents that the archive holds of its SOP Instance UID, in any series.
+    """
+
+    study_uid: Uid
+    item: ManifestInstance
+    standing: Standing
+    entry: Entry | None
+    others: tuple[str, ...] = ()
+    trouble: DicomwatchdError | None = None
+    places: tuple[ManifestInstance, ...] = field(default=(), repr=False)
+
+    @property
+    def sop_instance_uid(self) -> Uid:
+        return self.item.sop_instance_uid
+
+    @property
+    def series_uid(self) -> Uid:
+        return self.item.series_uid
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        return self.entry.transfer_syntax_uid if self.entry is not None else self.item.transfer_syntax_uid
+
+    @property
+    def attributes(self) -> Mapping[str, dict[str, object]]:
+        """DICOM JSON (PS3.18 Annex F) without bulk data; empty of one that could not be read."""
+        return {} if self.entry is None else self.entry.attributes
+
+    @property
+    def number_of_frames(self) -> int:
+        """That can be had one by one; 0 where none can, and `why_no_frames` says why."""
+        pixels = None if self.entry is None else self.entry.pixels
+        return 0 if pixels is None else len(pixels.frames)
+
+    @property
+    def why_no_frames(self) -> str:
+        if self.entry is None:
+            return "the instance could not be read" if self.trouble is None else self.trouble.message
+        return "it has no pixel data" if self.entry.pixels is None else self.entry.pixels.why_not
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesObject:
+    """``instances`` are those that are shown, one for each SOP Instance UID, in the order of the UIDs; ``beside`` are
+    the other contents of those UIDs that this series has.
+
+    Which is shown: one that is not damaged before one that is; of several the one that was archived last, for a
+    correction comes after what it corrects. It is said to be conflicting unless all are one data set.
+
+    ``is_stored``: it is as the store has it, and not derived just now."""
+
+    study_uid: Uid
+    series_uid: Uid
+    name: str
+    instances: tuple[Instance, ...]
+    beside: tuple[Instance, ...] = ()
+    is_stored: bool = False
+
+    def instance(self, sop_instance_uid: str) -> Instance:
+        """Raises Permanent (code "instance-not-found")."""
+        found = next((one for one in self.instances if one.sop_instance_uid == sop_instance_uid), None)
+        if found is None:
+            raise Permanent("the series has no such instance", code="instance-not-found")
+        return found
+
+
+@dataclass(slots=True)
+class _Known:
+    """A study as it was when it was looked at. ``listing`` tells whether it still is that."""
+
+    found: Found
+    listing: tuple[tuple[str, str | None, int], ...]
+    looked_at: float
+
+
+class SeriesReader:
+    """Reads one archive; safe to be used from many threads. ``threads`` is how many connections the reading of a series
+    takes at once, ``writes`` whether what was derived is written to the store, where the credentials may do so.
+
+    Within ``current_seconds`` of a look a study is taken to be as it was then; after that one listing of its manifests
+    says whether it is. ``stored`` False: no series object of the store is gone by. ``directory`` is where large files
+    lie, without a name, while they are compared."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        catalogue: Catalogue | None = None,
+        *,
+        threads: int = 8,
+        writes: bool = False,
+        stored: bool = True,
+        current_seconds: float = 10.0,
+        directory: Path | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        executor: Callable[[int], Executor] = ThreadPoolExecutor,
+    ) -> None:
+        self._store, self._catalogue = store, catalogue
+        self._threads, self._writes, self._stored = threads, writes, stored
+        self._current_seconds = current_seconds
+        self._directory = directory or Path(tempfile.gettempdir())
+        self._monotonic, self._executor = monotonic, executor
+        self._lock = threading.Lock()
+        self._studies: OrderedDict[Uid, _Known] = OrderedDict()
+        self._series: OrderedDict[tuple[Uid, Uid], tuple[SeriesObject, Found]] = OrderedDict()
+        self._building: dict[tuple[Uid, Uid], threading.Lock] = {}
+        #: Of these a series object was seen to say something else than the files.
+        self._distrusted: set[tuple[Uid, Uid]] = set()
+
+    # -- studies and series --
+
+    def study(self, study_uid: str) -> Found:
+        """What the archive has of a study, manifests that are not in order or not; as it is now. Raises as
+        `fetch.plan.look_up`: StudyErased, StudyNotFound (Permanent, codes "study-erased", "study-not-found"),
+        Permanent, Transient."""
+        study = Uid(study_uid)
+        now = self._monotonic()
+        with self._lock:
+            known = self._studies.get(study)
+            if known is not None:
+                self._studies.move_to_end(study)
+        if known is not None and now - known.looked_at < self._current_seconds:
+            return known.found
+        listing = self._listing(study)
+        if known is None or known.listing != listing or not listing:
+            doubts = Doubts(lambda _revision, _text: None, lambda _revision, _text: None)
+            with self._lock:
+                self._studies.pop(study, None)
+            known = _Known(look_up(self._store, self._catalogue, study, doubts=doubts), listing, now)
+        known.looked_at = now
+        with self._lock:
+            self._studies[study] = known
+            while len(self._studies) > _STUDIES_KEPT:
+                self._studies.popitem(last=False)
+        return known.found
+
+    def _listing(self, study: Uid) -> tuple[tuple[str, str | None, int], ...]:
+        def shown(one: StoredObject) -> tuple[str, str | None, int]:
+            return one.key, one.etag, one.size_bytes
+
+        return tuple(map(shown, self._store.listing(keys.manifests_prefix(study))))
+
+    def series(self, study_uid: str, series_uid: str) -> SeriesObject:
+        """A series with what is derived of its instances: as the store has it, or else derived now, which reads all of
+        its files. Raises as `study`, Permanent (code "series-not-found"), OutOfReach."""
+        study, series = Uid(study_uid), Uid(series_uid)
+        found = self.study(study)
+        items = [item for item in found.manifest.instances if item.series_uid == series]
+        if not items:
+            raise Permanent("the study has no such series", code="series-not-found")
+        name = name_of(items)
+        with self._lock:
+            building = self._building.setdefault((study, series), threading.Lock())
+        with building:  # whoever comes second finds it made
+            with self._lock:
+                known, as_of = self._series.get((study, series), (None, found))
+            if known is None or known.name != name or any(one.trouble is not None for one in known.instances):
+                known = self._made(found, series, items, name)
+            elif as_of is not found:
+                known = _as_of(known, found)
+            self._keep(study, series, known, found)
+            return known
+
+    def _made(self, found: Found, series: Uid, items: Sequence[ManifestInstance], name: str) -> SeriesObject:
+        study = found.manifest.study_uid
+        stored = objects.Stored(name)
+        if self._stored and (study, series) not in self._distrusted:
+            stored = objects.find(self._store, study, series, items)
+        if stored.document is not None:
+            return _series_of(found, series, items, name, stored.document.entries, {}, is_stored=True)
+        with self._executor(self._threads) as pool:
+            derived = derive(
+                self._store,
+                study,
+                items,
+                lambda item: (item, *found.elsewhere.get(item.content, ())),
+                stored.entries,
+                map=pool.map,
+            )
+        if self._writes and not derived.failed:
+            document = SeriesDocument(study, series, derived.entries, f"dicomwatchd {__version__}")
+            # Whoever may read alone writes nothing, and a store in trouble has told that already.
+            with suppress(Transient, Permanent):
+                objects.write(self._store, document, name, found.erasure, stored.attempt)
+        return _series_of(found, series, items, name, derived.entries, derived.failed, is_stored=False)
+
+    def _keep(self, study: Uid, series: Uid, known: SeriesObject, found: Found) -> None:
+        with self._lock:
+            self._series[study, series] = known, found
+            self._series.move_to_end((study, series))
+            kept = sum(len(one.instances) for one, _ in self._series.values())
+            while len(self._series) > 1 and kept > _INSTANCES_KEPT:
+                kept -= len(self._series.popitem(last=False)[1][0].instances)
+            for key in [key for key in self._building if key not in self._series and not self._building[key].locked()]:
+                del self._building[key]
+
+    def instance(self, study_uid: str, series_uid: str, sop_instance_uid: str) -> Instance:
+        """The content that is shown of a SOP Instance. Raises as `series`, Permanent (code "instance-not-found")."""
+        return self.series(study_uid, series_uid).instance(sop_instance_uid)
+
+    # -- bytes --
+
+    def file(self, instance: Instance) -> Iterator[bytes]:
+        """The file as it was archived (PS3.10), in pieces. All of it was compared with its SHA-256 before the first is
+        handed out. What the key does not give any more is looked for under its recorded version and beside it, as
+        `fetch` does. Raises Permanent (code "bad-object") where the store has these bytes nowhere, ColdObject (code
+        "cold-storage"), Transient."""
+        with closing(Spool(instance.item.size_bytes, self._directory)) as spool:
+            self._from_somewhere(instance, lambda source: _filled(spool, self._store, source))
+            with spool.reading() as file:
+                while piece := file.read(_PIECE_BYTES):
+                    yield piece
+
+    def frames(self, instance: Instance, numbers: Iterable[int]) -> Iterator[bytes]:
+        """Frames as they are stored, in the order asked for; the first has number 1. Each is compared with its SHA-256;
+        neighbours are read together. Raises at once Permanent (codes "no-frames" where they cannot be told apart,
+        "no-such-frame"), and while they are taken as `file`."""
+        wanted = list(numbers)
+        return self._checked_frames(instance, wanted, _frames_of(instance, wanted))
+
+    def _checked_frames(self, instance: Instance, numbers: list[int], frames: list[Frame]) -> Iterator[bytes]:
+        done = 0
+        for group in _together(frames):
+            try:
+                found = self._group(instance, group)
+            except BadObject:
+                # It may be the series object that is wrong, and not the file.
+                anew = self._anew(instance)
+                if anew.entry == instance.entry:
+                    raise
+                yield from self._checked_frames(anew, numbers[done:], _frames_of(anew, numbers[done:]))
+                return
+            yield from found
+            done += len(group)
+
+    def _group(self, instance: Instance, group: Sequence[Frame]) -> Iterator[bytes]:
+        assert instance.entry is not None  # noqa: S101  whose frames are these?
+        is_deflated = instance.entry.is_deflated
+        return self._of_file(instance, group) if is_deflated else self._read_together(instance, group)
+
+    def _anew(self, instance: Instance) -> Instance:
+        """With what its file says now; the stored series object is gone by no more if that is something else."""
+        item = instance.item
+        entry = Entry.of(item, extract(self.file(instance), item.size_bytes, item.transfer_syntax_uid))
+        if entry != instance.entry:
+            with self._lock:
+                self._distrusted.add((instance.study_uid, item.series_uid))
+                self._series.pop((instance.study_uid, item.series_uid), None)
+        return replace(instance, entry=entry)
+
+    def bulk(self, instance: Instance, bulk: Bulk) -> Iterator[bytes]:
+        """A value that is not in the JSON, of ``instance.entry.bulk``, as it is stored. It has no hash of its own: the
+        whole file is read and compared. Raises as `file`."""
+        assert instance.entry is not None  # noqa: S101  where else would it be from
+        file = Forward(self.file(instance))
+        data = Forward(_inflated(file, instance)) if instance.entry.is_deflated else file
+        data.skip(bulk.offset_bytes)
+        for piece in data.pieces(bulk.length_bytes):
+            yield bytes(piece)
+
+    def _read_together(self, instance: Instance, group: Sequence[Frame]) -> Iterator[bytes]:
+        begin = min(offset for frame in group for offset, _ in frame.pieces)
+        end = max(offset + length for frame in group for offset, length in frame.pieces)
+        found: dict[Frame, bytes] = {}
+
+        def read(source: Source) -> None:
+            data = b"".join(
+                self._store.read(
+                    source.key,
+                    source.version_id,
+                    offset_bytes=source.offset_bytes + begin,
+                    length_bytes=end - begin,
+                )
+            )
+            for frame in group:
+                if frame not in found:
+                    raw = b"".join(data[offset - begin : offset - begin + length] for offset, length in frame.pieces)
+                    if hashlib.sha256(raw).hexdigest() == frame.sha256:
+                        found[frame] = raw
+            if any(frame not in found for frame in group):
+                raise BadObject("frames in the stored object differ from the recorded ones")
+
+        self._from_somewhere(instance, read)
+        return (found[frame] for frame in group)
+
+    def _of_file(self, instance: Instance, group: Sequence[Frame]) -> Iterator[bytes]:
+        """By reading and comparing the whole file, for each: of a deflated one nothing else can be done."""
+        for frame in group:
+            file = Forward(self.file(instance))
+            is_deflated = instance.entry is not None and instance.entry.is_deflated
+            data = Forward(_inflated(file, instance)) if is_deflated else file
+            raw = []
+            for offset, length in frame.pieces:
+                data.skip(offset - data.at)
+                raw.append(data.take(length))
+            found = b"".join(raw)
+            if hashlib.sha256(found).hexdigest() != frame.sha256:
+                raise BadObject("a frame of the stored object differs from the recorded one")
+            yield found
+
+    def _from_somewhere(self, instance: Instance, read: Callable[[Source], None]) -> None:
+        """From the first of its places where that goes well. Raises BadObject, ColdObject, Transient."""
+        trouble: DicomwatchdError | None = None
+        for source in sources(self._store, instance.study_uid, instance.places):
+            try:
+                read(source)
+                return
+            except (Fatal, Stopping):
+                raise
+            except ColdObject as error:
+                trouble = error
+            except Permanent as error:
+                trouble = trouble or (error if isinstance(error, BadObject) else BadObject(error.message))
+        raise trouble or BadObject("nothing in the store could be read")
+
+
+def _frames_of(instance: Instance, numbers: Sequence[int]) -> list[Frame]:
+    """Raises Permanent (codes "no-frames", "no-such-frame"), and why the instance could not be read."""
+    pixels = None if instance.entry is None else instance.entry.pixels
+    if pixels is None or not pixels.frames:
+        raise instance.trouble or Permanent(instance.why_no_frames, code="no-frames")
+    if any(not 1 <= number <= len(pixels.frames) for number in numbers):
+        raise Permanent("the instance has no such frame", code="no-such-frame")
+    return [pixels.frames[number - 1] for number in numbers]
+
+
+def _inflated(file: Forward, instance: Instance) -> Iterator[bytes]:
+    pass_file_meta(file)
+    return inflated(file, instance.item.size_bytes)
+
+
+def _filled(spool: Spool, store: ObjectStore, source: Source) -> None:
+    """Raises BadObject where these are not the recorded bytes."""
+    spool.rewind()
+    digest = hashlib.sha256()
+    size_bytes = 0
+    for chunk in chunks(store, source):
+        size_bytes += len(chunk)
+        if size_bytes > source.item.size_bytes:
+            raise BadObject("the stored object is longer than recorded")
+        digest.update(chunk)
+        spool.write(chunk)
+    if size_bytes != source.item.size_bytes or digest.hexdigest() != source.item.sha256:
+        raise BadObject("the stored object's bytes differ from the recorded ones")
+
+
+def _together(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
+    """Those that are read at once: each behind the one before it, and not far."""
+    group: list[Frame] = []
+    for frame in frames:
+        if group:
+            begin = group[0].pieces[0][0]
+            last = group[-1].pieces[-1]
+            gap = frame.pieces[0][0] - (last[0] + last[1])
+            end = frame.pieces[-1][0] + frame.pieces[-1][1]
+            if not 0 <= gap <= _GAP_BYTES or end - begin > _TOGETHER_BYTES:
+                yield group
+                group = []
+        group.append(frame)
+    if group:
+        yield group
+
+
+def _series_of(
+    found: Found,
+    series: Uid,
+    items: Sequence[ManifestInstance],
+    name: str,
+    entries: Mapping[Known, Entry],
+    failed: Mapping[Known, DicomwatchdError],
+    *,
+    is_stored: bool,
+) -> SeriesObject:
+    manifest = found.manifest
+    variants = {one.sop_instance_uid: one for one in manifest.variants}
+    by_uid: dict[Uid, list[Instance]] = {}
+    for item in items:
+        known = item.sop_instance_uid, item.sha256
+        by_uid.setdefault(item.sop_instance_uid, []).append(
+            Instance(
+                manifest.study_uid,
+                item,
+                _standing(item, variants.get(item.sop_instance_uid)),
+                entries.get(known),
+                trouble=failed.get(known),
+                places=(item, *found.elsewhere.get(item.content, ())),
+            )
+        )
+    contents = _contents(manifest, by_uid)
+    shown, beside = [], []
+    for uid in sorted(by_uid):
+        first, *rest = sorted(by_uid[uid], key=_rank, reverse=True)
+        named = [
+            replace(one, others=tuple(sorted(contents[uid] - {one.item.sha256}))) if len(contents[uid]) > 1 else one
+            for one in (first, *rest)
+        ]
+        shown.append(named[0])
+        beside += named[1:]
+    return SeriesObject(manifest.study_uid, series, name, tuple(shown), tuple(beside), is_stored)
+
+
+def _contents(manifest: Manifest, wanted: Mapping[Uid, object]) -> dict[Uid, set[str]]:
+    contents: dict[Uid, set[str]] = {}
+    for item in manifest.instances:
+        if item.sop_instance_uid in wanted:
+            contents.setdefault(item.sop_instance_uid, set()).add(item.sha256)
+    return contents
+
+
+def _standing(item: ManifestInstance, variants: Variants | None) -> Standing:
+    if item.damage:
+        return Standing.DAMAGED
+    if variants is not None and variants.grade is not Grade.SAME_DATA_SET:
+        return Standing.CONFLICTING
+    return Standing.UNKNOWN if item.is_found_again else Standing.SOUND
+
+
+def _rank(one: Instance) -> tuple[bool, bool, str, str]:
+    """The highest is shown."""
+    return one.standing is not Standing.DAMAGED, one.entry is not None, one.item.stored_at, one.item.sha256
+
+
+def _as_of(known: SeriesObject, found: Found) -> SeriesObject:
+    """With what the manifest says now: a later revision may know of damage, or of other contents in other series."""
+    entries = {one.entry.known: one.entry for one in (*known.instances, *known.beside) if one.entry is not None}
+    failed = {
+        (one.sop_instance_uid, one.item.sha256): one.trouble
+        for one in (*known.instances, *known.beside)
+        if one.trouble is not None
+    }
+    items = [item for item in found.manifest.instances if item.series_uid == known.series_uid]
+    return _series_of(found, known.series_uid, items, known.name, entries, failed, is_stored=known.is_stored)

@@ -1,0 +1,408 @@
+"""What is derived of a series: kept in the store, made again wherever it is lost, and never believed without need."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import erasures
+from dicomwatchd.archive.layout.erasures import Erasure
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.errors import CredentialsRefused, OutOfReach, Permanent, StudyErased
+from dicomwatchd.model import Uid
+from dicomwatchd.series import objects
+from dicomwatchd.series.document import BadSeriesObject, SeriesDocument, name_of
+from dicomwatchd.series.reader import SeriesReader, Standing
+from tests.synthetic import Made, Maker
+from tests.unit.memory_archive import MemoryStore, archive, instance
+
+
+@dataclass
+class Shelf:
+    """An archive in memory with one study."""
+
+    store: MemoryStore
+    study: Uid
+    series: Uid
+    files: dict[Uid, bytes]
+    manifest: Manifest
+
+    def reader(self, **others: object) -> SeriesReader:
+        return SeriesReader(self.store, None, current_seconds=0.0, **others)  # type: ignore[arg-type]
+
+    def indexes(self) -> list[str]:
+        return [key for key in self.store.versions if keys.parse_series_index(key)]
+
+    def add(self, files: Iterable[tuple[Uid, str, bytes]], **changes: object) -> Manifest:
+        self.manifest = archive(self.store, files, study=self.study, before=self.manifest)
+        return self.manifest
+
+    def replaced(self, *items: object) -> None:
+        """Another manifest in the place of the newest."""
+        self.manifest = replace(self.manifest, instances=tuple(items))  # type: ignore[arg-type]
+        self.store.versions[self.manifest.key] = [self.manifest.to_bytes()]
+
+
+def shelved(made: list[Made]) -> Shelf:
+    store = MemoryStore(chunk_bytes=4096)
+    study, series = Uid(made[0].study_uid), Uid(made[0].series_uid)
+    files = {Uid(one.sop_instance_uid): one.path.read_bytes() for one in made}
+    listed = [(Uid(one.series_uid), one.sop_instance_uid, files[Uid(one.sop_instance_uid)]) for one in made]
+    return Shelf(store, study, series, files, archive(store, listed, study=study))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    """A series of four slices of 64 x 64."""
+    return shelved(Maker().ct_series(tmp_path, slices=4, rows=64, columns=64))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Shelf:
+    """One instance of 20 frames, each a fragment."""
+    return shelved(Maker().us_multiframe(tmp_path / "clip", frames=20))
+
+
+def frames_by_pydicom(data: bytes) -> list[bytes]:
+    from io import BytesIO
+
+    import pydicom
+    from pydicom.encaps import generate_frames
+
+    read = pydicom.dcmread(BytesIO(data))
+    number = int(read.get("NumberOfFrames", 1))
+    if read["PixelData"].is_undefined_length:
+        return list(generate_frames(read.PixelData, number_of_frames=number))
+    each = len(read.PixelData) // number
+    return [read.PixelData[at : at + each] for at in range(0, each * number, each)]
+
+
+# --- made, written, read ---------------------------------------------------------------------------------------------
+
+
+def test_a_series_is_derived_on_demand_and_written(shelf: Shelf) -> None:
+    found = shelf.reader(writes=True).series(shelf.study, shelf.series)
+    assert not found.is_stored
+    assert [one.sop_instance_uid for one in found.instances] == sorted(shelf.files)
+    assert {one.standing for one in found.instances} == {Standing.SOUND}
+    assert shelf.indexes() == [keys.series_index(shelf.study, shelf.series, name_of(shelf.manifest.instances))]
+
+    shelf.store.reads.clear()
+    again = shelf.reader().series(shelf.study, shelf.series)
+    assert again.is_stored
+    assert [one.entry for one in again.instances] == [one.entry for one in found.instances]
+    assert [key for key in shelf.store.reads if keys.holds_instances(key)] == []
+
+
+def test_who_may_not_write_reads_all_the_same(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise CredentialsRefused("no")
+
+    monkeypatch.setattr(MemoryStore, "put", refused)
+    reader = shelf.reader(writes=True)
+    assert len(reader.series(shelf.study, shelf.series).instances) == 4
+    assert shelf.indexes() == []
+
+
+def test_frames_and_files(shelf: Shelf, clip: Shelf) -> None:
+    for one in (shelf, clip):
+        reader = one.reader()
+        for shown in reader.series(one.study, one.series).instances:
+            raw = one.files[shown.sop_instance_uid]
+            assert b"".join(reader.file(shown)) == raw
+            wanted = frames_by_pydicom(raw)
+            assert list(reader.frames(shown, range(1, len(wanted) + 1))) == wanted
+            assert list(reader.frames(shown, [len(wanted), 1])) == [wanted[-1], wanted[0]]
+            for number in (0, len(wanted) + 1):
+                with pytest.raises(Permanent) as refused:
+                    list(reader.frames(shown, [number]))
+                assert refused.value.code == "no-such-frame"
+
+
+def test_neighbouring_frames_are_one_read(clip: Shelf) -> None:
+    reader = clip.reader()
+    shown = reader.series(clip.study, clip.series).instances[0]
+    clip.store.reads.clear()
+    assert len(list(reader.frames(shown, range(3, 9)))) == 6
+    assert len(clip.store.reads) == 1
+
+
+def test_one_more_slice_reads_only_that(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.reader(writes=True).series(shelf.study, shelf.series)
+    late = Maker().ct_series(tmp_path / "late", slices=1, first=9, study=0, series=1, rows=64, columns=64)
+    assert late[0].series_uid == shelf.series
+    shelf.add([(shelf.series, late[0].sop_instance_uid, late[0].path.read_bytes())])
+    shelf.store.reads.clear()
+    found = shelf.reader(writes=True).series(shelf.study, shelf.series)
+    assert len(found.instances) == 5
+    [read] = [key for key in shelf.store.reads if keys.holds_instances(key)]
+    assert late[0].sop_instance_uid in read
+    assert len(shelf.indexes()) == 2
+    assert shelf.reader().series(shelf.study, shelf.series).is_stored
+
+
+def test_a_new_revision_is_seen(shelf: Shelf, tmp_path: Path) -> None:
+    reader = shelf.reader()
+    assert len(reader.series(shelf.study, shelf.series).instances) == 4
+    late = Maker().ct_series(tmp_path / "late", slices=1, first=9, study=0, series=1, rows=64, columns=64)
+    shelf.add([(shelf.series, late[0].sop_instance_uid, late[0].path.read_bytes())])
+    assert len(reader.series(shelf.study, shelf.series).instances) == 5
+
+
+def test_what_is_current_costs_one_listing(shelf: Shelf) -> None:
+    reader = shelf.reader()
+    reader.series(shelf.study, shelf.series)
+    shelf.store.reads.clear()
+    reader.series(shelf.study, shelf.series)
+    assert shelf.store.reads == []
+
+
+def test_many_ask_at_once_and_it_is_derived_once(shelf: Shelf) -> None:
+    reader = shelf.reader(writes=True)
+    found = []
+    asking = [threading.Thread(target=lambda: found.append(reader.series(shelf.study, shelf.series))) for _ in range(6)]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join()
+    assert len(found) == 6
+    assert len([key for key in shelf.store.reads if keys.holds_instances(key)]) == 4
+
+
+# --- lost, damaged, lying --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"noise", zlib.compress(b"{}"), b"\x1f\x8b\x08\0" + bytes(50)], ids=["empty", "noise", "zlib", "cut"]
+)
+def test_a_damaged_one_is_made_again_beside_it(shelf: Shelf, data: bytes) -> None:
+    name = name_of(shelf.manifest.instances)
+    first = keys.series_index(shelf.study, shelf.series, name)
+    shelf.store.versions[first] = [data]
+    assert not shelf.reader(writes=True).series(shelf.study, shelf.series).is_stored
+    assert shelf.indexes() == [first, keys.series_index(shelf.study, shelf.series, name, 2)]
+    assert shelf.reader().series(shelf.study, shelf.series).is_stored
+
+
+def test_one_of_another_series_or_instance_does_not_count(shelf: Shelf, clip: Shelf) -> None:
+    clip.reader(writes=True).series(clip.study, clip.series)
+    [theirs] = clip.indexes()
+    mine = keys.series_index(shelf.study, shelf.series, name_of(shelf.manifest.instances))
+    shelf.store.versions[mine] = clip.store.versions[theirs]
+    assert not shelf.reader().series(shelf.study, shelf.series).is_stored
+
+
+def lying(shelf: Shelf, **changes: object) -> None:
+    """A series object whose first entry says something else."""
+    shelf.reader(writes=True).series(shelf.study, shelf.series)
+    [key] = shelf.indexes()
+    document = objects.load(shelf.store, key, shelf.study, shelf.series)
+    first, *_ = sorted(document.entries)
+    entries = {**document.entries, first: replace(document.entries[first], **changes)}  # type: ignore[arg-type]
+    shelf.store.versions[key] = [replace(document, entries=entries).to_bytes()]
+
+
+def test_the_uids_that_it_says_are_compared(shelf: Shelf) -> None:
+    wrong: dict[str, dict[str, object]] = {"00080018": {"vr": "UI", "Value": ["1.2.3"]}}
+    lying(shelf, attributes=wrong)
+    found = shelf.reader().series(shelf.study, shelf.series)
+    assert not found.is_stored
+    assert all(one.attributes["00080018"]["Value"] == [one.sop_instance_uid] for one in found.instances)
+
+
+def test_frames_that_it_says_wrongly_are_told_by_the_file(clip: Shelf) -> None:
+    """Swapped on purpose, with the hashes of what is there, it cannot be noticed; a wrong hash is."""
+    reader = clip.reader(writes=True)
+    entry = reader.series(clip.study, clip.series).instances[0].entry
+    assert entry is not None and entry.pixels is not None
+    frames = tuple(one._replace(sha256="0" * 64) for one in entry.pixels.frames)
+    lying(clip, pixels=replace(entry.pixels, frames=frames))
+    reader = clip.reader()
+    found = reader.series(clip.study, clip.series)
+    assert found.is_stored
+    raw = clip.files[found.instances[0].sop_instance_uid]
+    assert list(reader.frames(found.instances[0], [1, 2, 20])) == [frames_by_pydicom(raw)[at] for at in (0, 1, 19)]
+    assert not reader.series(clip.study, clip.series).is_stored  # it is not believed any more
+
+
+# --- what is wrong with the instances --------------------------------------------------------------------------------
+
+
+def test_an_instance_that_is_damaged_in_the_store_stops_no_other(shelf: Shelf) -> None:
+    bad = shelf.manifest.instances[1]
+    shelf.store.versions[bad.key] = [b"\0" * bad.size_bytes]
+    reader = shelf.reader(writes=True)
+    found = reader.series(shelf.study, shelf.series)
+    assert [one.trouble is None for one in found.instances] == [True, False, True, True]
+    broken = found.instances[1]
+    assert broken.attributes == {} and broken.number_of_frames == 0
+    with pytest.raises(Permanent) as refused:
+        list(reader.frames(broken, [1]))
+    assert refused.value.code == "bad-object"
+    assert shelf.indexes() == []  # only a whole one is kept
+
+
+def test_bytes_are_found_where_they_were_repaired(shelf: Shelf) -> None:
+    reader = shelf.reader()
+    found = reader.series(shelf.study, shelf.series)
+    bad = shelf.manifest.instances[1]
+    repaired = keys.instance(shelf.study, shelf.series, bad.sop_instance_uid, bad.sha256, 2)
+    shelf.store.versions[repaired] = shelf.store.versions[bad.key]
+    shelf.store.versions[bad.key] = [b"\0" * bad.size_bytes]
+    raw = shelf.files[bad.sop_instance_uid]
+    for one in (reader, shelf.reader()):
+        shown = one.series(shelf.study, shelf.series).instances[1]
+        assert b"".join(one.file(shown)) == raw
+        assert list(one.frames(shown, [1])) == frames_by_pydicom(raw)
+    assert found.instances[1].trouble is None
+
+
+def test_no_byte_of_a_wrong_file_is_handed_out(shelf: Shelf) -> None:
+    reader = shelf.reader()
+    shown = reader.series(shelf.study, shelf.series).instances[0]
+    raw = bytearray(shelf.files[shown.sop_instance_uid])
+    raw[-1] ^= 1
+    shelf.store.versions[shown.item.key] = [bytes(raw)]
+    got: list[bytes] = []
+    with pytest.raises(Permanent):
+        got.extend(reader.file(shown))
+    assert got == []
+    with pytest.raises(Permanent) as refused:
+        list(reader.frames(shown, [1]))
+    assert refused.value.code == "bad-object"
+
+
+def test_standing(shelf: Shelf) -> None:
+    first, second, third, fourth = shelf.manifest.instances
+    other = shelf.files[third.sop_instance_uid][:-2] + b"\1\2"
+    twin = replace(instance(shelf.series, third.sop_instance_uid, other, study=shelf.study), stored_at="2027")
+    shelf.store.versions[twin.key] = [other]
+    shelf.replaced(
+        replace(first, damage="cut off"), replace(second, repairs=("found-in-the-store",)), third, fourth, twin
+    )
+    found = shelf.reader().series(shelf.study, shelf.series)
+    assert [one.standing for one in found.instances] == ["damaged", "unknown", "conflicting", "sound"]
+    shown = found.instances[2]
+    assert shown.item.sha256 == twin.sha256  # what came last
+    assert shown.others == (third.sha256,)
+    assert [one.item.sha256 for one in found.beside] == [third.sha256]
+    assert found.beside[0].standing is Standing.CONFLICTING
+
+
+def test_a_whole_copy_is_shown_and_not_the_damaged_one(shelf: Shelf) -> None:
+    first, *rest = shelf.manifest.instances
+    cut = shelf.files[first.sop_instance_uid][:600]
+    damaged = replace(
+        instance(shelf.series, first.sop_instance_uid, cut, study=shelf.study), damage="cut off", stored_at="2027"
+    )
+    shelf.store.versions[damaged.key] = [cut]
+    shelf.replaced(first, damaged, *rest)
+    found = shelf.reader().series(shelf.study, shelf.series)
+    assert found.instances[0].item.sha256 == first.sha256
+    assert found.instances[0].standing is Standing.SOUND
+    assert [one.standing for one in found.beside] == [Standing.DAMAGED]
+
+
+def test_standing_follows_the_manifest_and_not_the_series_object(shelf: Shelf) -> None:
+    reader = shelf.reader(writes=True)
+    assert {one.standing for one in reader.series(shelf.study, shelf.series).instances} == {Standing.SOUND}
+    first, *rest = shelf.manifest.instances
+    shelf.replaced(replace(first, damage="cut off"), *rest)
+    found = reader.series(shelf.study, shelf.series)
+    assert [one.standing for one in found.instances] == ["damaged", "sound", "sound", "sound"]
+
+
+# --- erased, and gone ------------------------------------------------------------------------------------------------
+
+
+def erased(shelf: Shelf) -> Erasure:
+    one = Erasure("archive-1", shelf.study, 1, "2027-01-01T00:00:00.000Z", "asked for", 0, "root", 100)
+    assert erasures.create(shelf.store, one)
+    return one
+
+
+def test_nothing_is_written_of_a_study_that_was_erased_meanwhile(shelf: Shelf) -> None:
+    def erasing(key: str, _number: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        if keys.holds_instances(key) and not erasures.newest_number(shelf.store, shelf.study):
+            erased(shelf)
+        return chunks
+
+    shelf.store.tampering = erasing
+    reader = shelf.reader(writes=True)
+    reader.series(shelf.study, shelf.series)
+    assert shelf.indexes() == []
+    with pytest.raises(StudyErased):
+        objects.write(shelf.store, SeriesDocument(shelf.study, shelf.series, {}), "0" * 64, None)
+
+
+def test_an_erased_study_is_not_shown_from_memory(shelf: Shelf) -> None:
+    reader = shelf.reader()
+    reader.series(shelf.study, shelf.series)
+    erased(shelf)
+    for key in [key for key in shelf.store.versions if key.startswith("studies/")]:
+        del shelf.store.versions[key]
+    with pytest.raises(StudyErased):
+        reader.series(shelf.study, shelf.series)
+
+
+def test_what_is_not_there_is_said(shelf: Shelf) -> None:
+    reader = shelf.reader()
+    for study, series, sop, code in (
+        ("1.2.3", shelf.series, "1", "study-not-found"),
+        (shelf.study, "1.2.3", "1", "series-not-found"),
+        (shelf.study, shelf.series, "1.2.3", "instance-not-found"),
+        ("../x", shelf.series, "1", "invalid-uid"),
+    ):
+        with pytest.raises(Permanent) as refused:
+            reader.instance(study, series, sop)
+        assert refused.value.code == code
+    shelf.store.fault = OutOfReach("down", endpoint="x")
+    with pytest.raises(OutOfReach):
+        reader.series(shelf.study, shelf.series)
+
+
+# --- the document ----------------------------------------------------------------------------------------------------
+
+
+def test_a_document_is_the_same_again(shelf: Shelf, clip: Shelf) -> None:
+    for one in (shelf, clip):
+        one.reader(writes=True).series(one.study, one.series)
+        [key] = one.indexes()
+        data = one.store.versions[key][0]
+        document = SeriesDocument.from_bytes(data, one.study, one.series)
+        assert document.to_bytes() == data
+        with pytest.raises(BadSeriesObject):
+            SeriesDocument.from_bytes(data, one.study, Uid("1.2.3"))
+        for cut in (0, 1, len(data) // 2, len(data) - 1):
+            with pytest.raises(BadSeriesObject):
+                SeriesDocument.from_bytes(data[:cut], one.study, one.series)
+        with pytest.raises(BadSeriesObject):
+            SeriesDocument.from_bytes(data + b"x", one.study, one.series)
+
+
+def test_what_inflates_to_too_much_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
+    assert len(bomb) < 1 << 20
+    with pytest.raises(BadSeriesObject):
+        SeriesDocument.from_bytes(bomb, Uid("1.2"), Uid("1.3"))
+
+
+def test_the_name_is_by_what_the_instances_are(shelf: Shelf) -> None:
+    items = list(shelf.manifest.instances)
+    assert name_of(items) == name_of(reversed(items)) == name_of(replace(one, etag=None) for one in items)
+    assert name_of(items) != name_of(items[:-1])
+    assert keys.parse_series_index(keys.series_index(shelf.study, shelf.series, name_of(items), 7)) == (
+        shelf.study,
+        shelf.series,
+        name_of(items),
+        7,
+    )
+    assert hashlib.sha256().digest_size * 2 == len(name_of([]))
