@@ -50,6 +50,7 @@ class Survey:
     bundles: int = 0
     dicomdirs: int = 0
     manifests: int = 0
+    series_objects: int = 0
     others: int = 0
     unfinished: int = 0
     uploading_since: float | None = None
@@ -84,6 +85,8 @@ class Survey:
             self.bundles += 1
         elif keys.export_sha256(version.key, self.study_uid):
             self.dicomdirs += 1
+        elif keys.parse_series_index(version.key):
+            self.series_objects += 1
         else:
             self.others += 1
 

@@ -102,8 +102,8 @@ class StudyVerdict:
     """``objects`` are those that its manifests list; by what they are proven says ``proofs``, and ``proof`` the weakest
     of them, where the study is proven. ``in_no_manifest`` objects (of so many bytes) are listed by none, and have been
     there for more than a day; ``on_their_way`` are younger, ``copies`` hold what is listed at another place, or were
-    damaged and replaced. ``revision`` is 0 where there is no manifest to go by. ``listed_again``: by a listing, after
-    what was seen at first did not agree."""
+    damaged and replaced; ``derived`` are series objects, with which nothing is lost. ``revision`` is 0 where there is
+    no manifest to go by. ``listed_again``: by a listing, after what was seen at first did not agree."""
 
     study_uid: Uid
     revision: int
@@ -121,6 +121,7 @@ class StudyVerdict:
     in_no_manifest_bytes: int = 0
     on_their_way: int = 0
     copies: int = 0
+    derived: int = 0
     listed_again: bool = False
 
     @property

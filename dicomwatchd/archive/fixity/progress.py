@@ -43,9 +43,10 @@ class Totals:
     """What was counted so far. ``studies`` are those that the catalogue or a manifest names; each has one outcome, and
     one that is proven the weakest proof of its objects (``studies_by``). ``objects`` are on record; by what they are
     proven says ``objects_by``. ``in_no_manifest`` objects, of so many bytes, are listed by no manifest and more than a
-    day old; ``on_their_way`` are younger; ``copies`` hold what is listed elsewhere. ``other_keys`` are below
-    ``studies/`` and no study's. ``left_erased`` are studies that were erased, and of which something is still there:
-    they have a problem, too. ``findings`` are counted by kind, of objects and of studies."""
+    day old; ``on_their_way`` are younger; ``copies`` hold what is listed elsewhere; ``derived`` are series objects,
+    with which nothing is lost. ``other_keys`` are below ``studies/`` and no study's. ``left_erased`` are studies that
+    were erased, and of which something is still there: they have a problem, too. ``findings`` are counted by kind, of
+    objects and of studies."""
 
     studies: int = 0
     proven: int = 0
@@ -63,6 +64,7 @@ class Totals:
     in_no_manifest_bytes: int = 0
     on_their_way: int = 0
     copies: int = 0
+    derived: int = 0
     other_keys: int = 0
     listed_again: int = 0
     left_erased: int = 0
@@ -73,6 +75,7 @@ class Totals:
         self.in_no_manifest_bytes += verdict.in_no_manifest_bytes
         self.on_their_way += verdict.on_their_way
         self.copies += verdict.copies
+        self.derived += verdict.derived
         if not verdict.is_named:
             return
         self.studies += 1

@@ -56,6 +56,7 @@ class _Tally:
     in_no_manifest_bytes: int = 0
     on_their_way: int = 0
     copies: int = 0
+    derived: int = 0
     #: Of objects on record, for when the study is listed again.
     sums: dict[str, tuple[Sum, ...]] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
@@ -292,6 +293,8 @@ class StudyVerifier:
                 self._left(one, tally, leavings)
             elif one.is_hidden or keys.parse_manifest(one.key) is not None:
                 continue
+            elif keys.parse_series_index(one.key) is not None:
+                tally.derived += 1
             elif spare.is_copy(one.key):
                 tally.copies += 1
             elif may_be_on_its_way(one.modified_at, self._seen_at):
@@ -339,6 +342,7 @@ class StudyVerifier:
             in_no_manifest_bytes=tally.in_no_manifest_bytes,
             on_their_way=tally.on_their_way,
             copies=tally.copies,
+            derived=tally.derived,
             listed_again=listed_again,
         )
 

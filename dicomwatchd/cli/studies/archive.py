@@ -16,6 +16,7 @@ from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.studies.cost import cost
 from dicomwatchd.cli.studies.erase import erase, erased
+from dicomwatchd.cli.studies.index import index
 from dicomwatchd.cli.studies.verify_archive import verify
 from dicomwatchd.cli.terminal import output
 from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised, NotThere, Transient
@@ -34,6 +35,7 @@ def archive() -> None:
 archive.add_command(cost)
 archive.add_command(erase)
 archive.add_command(erased)
+archive.add_command(index)
 archive.add_command(verify)
 
 

@@ -260,6 +260,7 @@ def _counts(found: Survey) -> Iterator[tuple[str, str]]:
         ("Bundles", found.bundles),
         ("DICOMDIRs", found.dicomdirs),
         ("Manifests", found.manifests),
+        ("Series objects", found.series_objects),
         ("Other objects", found.others),
     ):
         yield name, f"{number:,}" if number else ""
@@ -344,6 +345,7 @@ def _survey(found: Survey) -> dict[str, Any]:
         "bundles": found.bundles,
         "dicomdirs": found.dicomdirs,
         "manifests": found.manifests,
+        "series_objects": found.series_objects,
         "others": found.others,
         "versions": found.versions,
         "delete_markers": found.delete_markers,

@@ -434,6 +434,7 @@ def _run_document(run: RunRecord) -> dict[str, Any]:
             "bytes": said.in_no_manifest_bytes,
             "on_their_way": said.on_their_way,
             "copies": said.copies,
+            "derived": said.derived,
             "other_keys": said.other_keys,
         },
         "listed_again": said.listed_again,
