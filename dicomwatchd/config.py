@@ -24,7 +24,15 @@ from pydantic import (
     model_validator,
 )
 
-from dicomwatchd import config_alarms, config_bandwidth, config_metrics, config_receiver, config_sites, resolved_paths
+from dicomwatchd import (
+    config_alarms,
+    config_bandwidth,
+    config_metrics,
+    config_receiver,
+    config_sites,
+    config_web,
+    resolved_paths,
+)
 from dicomwatchd.character_sets import USABLE_WHEN_MISSING, corrected
 from dicomwatchd.config_drill import RestoreDrill
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
@@ -547,6 +555,7 @@ class Config(_Model):
     receivers: tuple[Receiver, ...] = ()
     destinations: tuple[Destination, ...] = ()
     metrics: config_metrics.Metrics | None = Field(None, description="Default: no figures for Prometheus")
+    web: config_web.Web | None = Field(None, description="Default: dicomwatchd-web does not start")
 
     @property
     def disk_free_warn_share(self) -> float:
@@ -603,7 +612,7 @@ def parse_archive(
 
 def _every_key() -> set[str]:
     models: list[type[BaseModel]] = [RestoreDrill, config_alarms.Alarms, config_sites.Site, config_sites.Sites]
-    waiting: list[type[BaseModel]] = [_Model]
+    waiting: list[type[BaseModel]] = [_Model, config_web.Part]
     while waiting:
         models += (below := waiting.pop().__subclasses__())
         waiting += below
@@ -624,6 +633,7 @@ def _named_folders(data: dict[Any, Any]) -> Iterator[tuple[str, Path]]:
         *config_receiver.commitment_folders(data),
         ("state_directory", data.get("state_directory", Config.model_fields["state_directory"].default)),
         ("control_socket", data.get("control_socket")),
+        ("web.state", web.get("state", config_web.DEFAULT_STATE) if isinstance(web := data.get("web"), dict) else None),
         ("archive.store.path", store.get("path") if store.get("kind") == "directory" else None),
         ("archive.catalogue.path", catalogue.get("path") if catalogue.get("kind") == "sqlite" else None),
     ]
@@ -673,6 +683,7 @@ def _cross_checks(data: dict[Any, Any], found: dict[Path, ResolvedPath]) -> Iter
         yield "control_socket", f"is too long for a socket: at most {_SOCKET_PATH_MAX_BYTES} bytes"
     yield from config_receiver.cross_checks(data)
     yield from config_metrics.cross_checks(data)
+    yield from config_web.cross_checks(data)
 
 
 def _repeated_destinations(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:

@@ -98,6 +98,10 @@ _FIELDS: Mapping[str, _Check] = {
     # Titles as those in use, which are no sentence; and the peer's address.
     "calling_ae_title": _text(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", 16),
     "peer": _text(r"[0-9.]{7,15}|[0-9a-f:.]{2,45}", 45),
+    # A request of a browser's: what was asked for is in its address, and stays out.
+    "http_method": _text(r"[A-Z]+", 8),
+    "http_status": _whole,
+    "route": _WORD,
     "revision": _whole,
     "uid": _whole,  # of a user of this system
     # what happened to it; modes and enumerations of ours

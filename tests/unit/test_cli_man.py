@@ -158,6 +158,13 @@ def keys_of(*models: str) -> set[str]:
         ("DESTINATIONS", ["Destination"]),
         ("TLS OF A DESTINATION", ["DestinationTls"]),
         ("METRICS", ["Metrics"]),
+        ("WEB", ["Web"]),
+        ("TLS OF WEB", ["WebTls"]),
+        ("PROXY OF WEB", ["WebProxy"]),
+        ("OIDC OF WEB", ["WebOidc"]),
+        ("ROLES OF WEB", ["WebRoles"]),
+        ("SESSIONS OF WEB", ["WebSessions"]),
+        ("LIMITS OF WEB", ["WebLimits"]),
     ],
 )
 def test_the_configuration_page_has_every_key(section: str, models: list[str]) -> None:
@@ -191,6 +198,13 @@ def test_every_part_of_the_configuration_has_its_section() -> None:
         "DestinationTls",
         "ExpiryAfter",
         "Metrics",
+        "Web",
+        "WebTls",
+        "WebProxy",
+        "WebOidc",
+        "WebRoles",
+        "WebSessions",
+        "WebLimits",
     }
     assert set(Config.model_json_schema()["$defs"]) == covered
     assert "delete_after" in page("dicomwatchd.yaml.5")

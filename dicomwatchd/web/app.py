@@ -1,0 +1,53 @@
+"""The application: the rooms' routes, and around them what every request passes, outermost first: the answer's headers
+and the log (`answers`), whether the request is sound (`requests`), who asks (`login.admission`), the room."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dicomwatchd.web.answers import Answers
+from dicomwatchd.web.login import pages as login_pages
+from dicomwatchd.web.login.admission import Admission, Doors
+from dicomwatchd.web.parts import Parts
+from dicomwatchd.web.requests import Sound, hosts_of
+
+
+def assemble(parts: Parts, doors: Doors) -> ASGIApp:
+    """What uvicorn serves."""
+    web = parts.web
+    routes: list[BaseRoute] = [
+        Route("/health", _health, methods=["GET"]),
+        *login_pages.routes(web, doors),
+        *_dicomweb(parts),
+        *_pages(parts),
+        *_viewer(parts),
+    ]
+    app: ASGIApp = Router(routes, redirect_slashes=False, default=_nothing)
+    app = Admission(app, doors)
+    app = Sound(app, hosts_of(web.origin, web.listen))
+    return Answers(app, parts.log, parts.clock, secure=web.origin.startswith("https:"))
+
+
+def _dicomweb(parts: Parts) -> list[BaseRoute]:  # noqa: ARG001
+    return []
+
+
+def _pages(parts: Parts) -> list[BaseRoute]:  # noqa: ARG001
+    return []
+
+
+def _viewer(parts: Parts) -> list[BaseRoute]:  # noqa: ARG001
+    return []
+
+
+async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise HTTPException(404)
+
+
+async def _health(_request: Request) -> Response:
+    """For whoever watches over the service: it answers, and says nothing."""
+    return PlainTextResponse("ok\n")

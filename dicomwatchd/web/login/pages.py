@@ -1,0 +1,102 @@
+"""The page to log in at, with a token or by way of the provider, and the way out."""
+
+from __future__ import annotations
+
+import html
+from urllib.parse import parse_qs, quote
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from dicomwatchd.access.tokens import sha256_of
+from dicomwatchd.config_web import Web
+from dicomwatchd.web.login.admission import LOGIN, Doors
+from dicomwatchd.web.login.roles import of_token
+
+_MOST_NEXT = 2000
+_STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f5f7;color:#1c2430}
+main{max-width:24rem;margin:12vh auto;padding:2rem;background:#fff;border:1px solid #d6dae0;border-radius:8px}
+h1{font-size:1.3rem;margin:0 0 1rem}label{display:block;margin:1rem 0 .3rem}
+input{width:100%;box-sizing:border-box;padding:.5rem;font:inherit}
+button,a.button{display:block;width:100%;box-sizing:border-box;margin-top:1rem;padding:.6rem;font:inherit;
+text-align:center;text-decoration:none;border:0;border-radius:6px;background:#1f5fa8;color:#fff;cursor:pointer}
+.problem{color:#a01818}
+@media (prefers-color-scheme:dark){body{background:#14181d;color:#dfe4ea}main{background:#1d232b;border-color:#39424e}}
+"""
+
+
+def own_path(text: str) -> str:
+    """Where to go after the log-in: a path of ours, and "/" for whatever is none, or could be read as another place."""
+    is_ours = text.startswith("/") and not text.startswith(("//", "/\\", LOGIN, "/logout"))
+    if not is_ours or len(text) > _MOST_NEXT or "\\" in text or not text.isascii() or not text.isprintable():
+        return "/"
+    return text
+
+
+def routes(web: Web, doors: Doors) -> list[Route]:
+    """``/login``, ``/logout``, and a style sheet of their own, which needs no log-in."""
+
+    async def login_page(request: Request) -> Response:
+        after = own_path(request.query_params.get("next", "/"))
+        if request.state.person is not None:
+            return RedirectResponse(after, 303)
+        return HTMLResponse(_page(web, after))
+
+    async def login(request: Request) -> Response:
+        if doors.tokens is None:
+            raise HTTPException(404)
+        doors.require_patience(request.scope)
+        form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=8)
+        text, after = form.get("token", [""])[0].strip(), own_path(form.get("next", ["/"])[0])
+        token = doors.tokens.named_by(text)
+        if token is None:
+            doors.failed(request.scope, "token")
+            return HTMLResponse(_page(web, after, "This token is not valid."), 401)
+        if (old := doors.cookie.of(request.scope)) is not None:
+            doors.sessions.end(old)
+        response = RedirectResponse(after, 303)
+        value = doors.sessions.begin(of_token(token), sha256_of(text))
+        doors.cookie.put(response, value, max_age_seconds=web.sessions.longest_seconds)
+        doors.log.info("web-login", "somebody has logged in", reason="token")
+        return response
+
+    async def logout(request: Request) -> Response:
+        if (value := doors.cookie.of(request.scope)) is not None:
+            doors.sessions.end(value)
+        response = RedirectResponse(LOGIN, 303)
+        doors.cookie.take(response)
+        # What was fetched under this log-in is not for whoever sits here next.
+        response.headers["Clear-Site-Data"] = '"cache", "storage"'
+        return response
+
+    async def login_style(_request: Request) -> Response:
+        return PlainTextResponse(_STYLE, media_type="text/css", headers={"Cache-Control": "private, max-age=3600"})
+
+    return [
+        Route(LOGIN, login_page, methods=["GET"]),
+        Route(LOGIN, login, methods=["POST"]),
+        Route("/logout", logout, methods=["POST"]),
+        Route("/login/style.css", login_style, methods=["GET"]),
+    ]
+
+
+def _page(web: Web, after: str, problem: str = "") -> str:
+    oidc = token = ""
+    if web.oidc is not None:
+        oidc = f'<a class="button" href="/login/oidc?next={quote(after, safe="")}">{html.escape(web.oidc.label)}</a>'
+    if web.tokens:
+        token = (
+            f'<form method="post" action="{LOGIN}"><input type="hidden" name="next" value="{html.escape(after)}">'
+            '<label for="token">Token</label>'
+            '<input id="token" name="token" type="password" autocomplete="off" required>'
+            "<button>Log in with a token</button></form>"
+        )
+    said = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
+    none = "" if oidc or token else "<p>Log in at the reverse proxy in front of this page.</p>"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Log in</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/login/style.css"></head>'
+        f"<body><main><h1>The image archive</h1>{said}{oidc}{token}{none}</main></body></html>"
+    )

@@ -1,0 +1,27 @@
+"""What the rooms of the web process are handed by whoever builds them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.config import Config
+from dicomwatchd.config_web import Web
+from dicomwatchd.ports import Clock, Log
+from dicomwatchd.web.ports import AccessAudit
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """``store`` and ``catalogue`` are only ever read. ``threads`` run what waits for them."""
+
+    config: Config
+    web: Web
+    store: ObjectStore
+    catalogue: Catalogue
+    audit: AccessAudit
+    threads: ThreadPoolExecutor
+    clock: Clock
+    log: Log
