@@ -83,9 +83,16 @@ def pieces(tmp_path: Path) -> Iterator[Pieces]:
     made.close()
 
 
-@pytest.mark.parametrize("is_shared", [False, True])
-def test_batches_of_a_purge(pieces: Pieces, monkeypatch: pytest.MonkeyPatch, is_shared: bool) -> None:
+@pytest.mark.parametrize(
+    ("is_shared", "small_bytes", "fewest", "most"),
+    [(False, 0, 2, AT_ONCE), (False, at_once.SMALL_BYTES, 1, 1), (True, at_once.SMALL_BYTES, AT_ONCE + 1, 1000)],
+    ids=["large files", "small files", "a share"],
+)
+def test_batches_of_a_purge(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch, is_shared: bool, small_bytes: int, fewest: int, most: int
+) -> None:
     monkeypatch.setattr(at_once, "is_on_a_share", lambda _: is_shared)
+    monkeypatch.setattr(at_once, "SMALL_BYTES", small_bytes)
     crowd, stage = Crowd(), DeletionBatch._stage
 
     def staging(batch: DeletionBatch, *rest: object) -> None:
@@ -104,14 +111,13 @@ def test_batches_of_a_purge(pieces: Pieces, monkeypatch: pytest.MonkeyPatch, is_
     finally:
         pool.close()
     assert pieces.left() == []
-    assert (crowd.most <= AT_ONCE) is not is_shared
-    assert crowd.most > 1
+    assert fewest <= crowd.most <= most
 
 
 def test_where_the_folder_cannot_be_opened_nobody_waits(pieces: Pieces) -> None:
     source = pieces.sources[0]
     pieces.inbox.rename(pieces.root / "elsewhere")
-    turn = turns_at(source, AlwaysAnswering(), lambda: None)
+    turn = turns_at(source, [1], AlwaysAnswering(), lambda: None)
     with ExitStack() as all_of_them:
         for _ in range(3 * AT_ONCE):
             all_of_them.enter_context(turn())

@@ -74,8 +74,11 @@ def _delete_authorised(
     first_error: Exception | None = None
     unfinished = {file.file_id for file, _ in proofs}
     try:
-        for source in {policy.source(file) for file, _ in proofs}:
-            turns[source.source_id] = turns_at(source, services.inboxes, services.heartbeat)
+        sizes_bytes: dict[Source, list[int]] = {}
+        for file, _ in proofs:
+            sizes_bytes.setdefault(policy.source(file), []).append(file.identity.size_bytes)
+        for source, sizes in sizes_bytes.items():
+            turns[source.source_id] = turns_at(source, sizes, services.inboxes, services.heartbeat)
         for file, result in chain.from_iterable(run(delete_batch, batches(proofs))):
             unfinished.discard(file.file_id)
             match result:
