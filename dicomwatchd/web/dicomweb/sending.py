@@ -1,0 +1,193 @@
+"""Answers on their way out: read in threads, sent as they come, and given up when nobody takes them any more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import ParamSpec, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.model import DicomJson
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+#: A chunk of JSON has about so many bytes; an answer of one chunk has a Content-Length.
+_JSON_CHUNK_BYTES = 256 * 1024
+_GZIP_LEVEL = 5
+_GZIP_FORMAT = 31  # zlib's windowBits of a gzip member (RFC 1952)
+
+SECURE = {"X-Content-Type-Options": "nosniff", "Vary": "Accept, Accept-Encoding"}
+
+
+class Cut(Exception):
+    """An answer that has begun cannot go on. Why is in the log."""
+
+
+class Work:
+    """What may take long is done in the threads of ``executor``: its threads are how much is read at once."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    async def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
+
+    async def call_while_wanted(self, request: Request, function: Callable[[Callable[[], bool]], _T]) -> _T:
+        """``function`` is handed what says whether the client has gone away meanwhile."""
+        gone = threading.Event()
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            gone.set()
+
+        watching = asyncio.ensure_future(watch())
+        try:
+            return await self.call(function, gone.is_set)
+        finally:
+            gone.set()
+            watching.cancel()
+
+    async def begun(self, chunks: Iterator[bytes], ahead: int = 1) -> Begun:
+        """With the first chunks read, so that what goes wrong at once is an answer of its own."""
+        reading = _Reading(chunks)
+        first: list[bytes] = []
+        try:
+            while len(first) < ahead:
+                chunk: bytes | None = await self.call(reading.next)
+                if chunk is None:
+                    break
+                first.append(chunk)
+        except BaseException:
+            self._give_up(reading)
+            raise
+        return Begun(first, reading, is_all=len(first) < ahead)
+
+    async def stream(self, begun: Begun) -> AsyncIterator[bytes]:
+        """All of it. Whoever stops to take it ends the reading, which ends after the chunk that it is at."""
+        try:
+            for first in begun.first:
+                yield first
+            chunk = await self.call(begun.reading.next)
+            while chunk is not None:
+                yield chunk
+                chunk = await self.call(begun.reading.next)
+        except DicomwatchdError as error:
+            raise Cut(error.code) from None
+        finally:
+            self._give_up(begun.reading)
+
+    def _give_up(self, reading: _Reading) -> None:
+        with suppress(RuntimeError):  # there are no threads any more
+            self._executor.submit(reading.close)
+
+
+class _Reading:
+    """An iterator that one thread may close while another is at its next chunk: it is closed after that."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._lock, self._is_closed = chunks, threading.Lock(), False
+
+    def next(self) -> bytes | None:
+        with self._lock:
+            return None if self._is_closed else next(self._chunks, None)
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._is_closed and hasattr(self._chunks, "close"):
+                self._chunks.close()
+            self._is_closed = True
+
+
+class Begun:
+    """The first chunks, and the rest. ``is_all``: there is no rest."""
+
+    def __init__(self, first: list[bytes], reading: _Reading, *, is_all: bool) -> None:
+        self.first, self.reading, self.is_all = first, reading, is_all
+
+
+async def streamed(
+    work: Work,
+    chunks: Iterator[bytes],
+    headers: Mapping[str, str],
+    content_type: str,
+    status: int = 200,
+    *,
+    ahead: int = 1,
+) -> Response:
+    """``headers`` may have a Content-Length. Raises what the reading of the first chunks raises."""
+    begun = await work.begun(chunks, ahead)
+    sent = {**SECURE, **headers, "Content-Type": content_type}
+    return StreamingResponse(work.stream(begun), status, headers=sent)
+
+
+def is_fresh(request: Request, etag: str) -> bool:
+    """Whether the client has this already (RFC 9110 section 13.1.2, weak comparison)."""
+    given = request.headers.get("if-none-match", "")
+    return any(one.strip().removeprefix("W/") == etag.removeprefix("W/") for one in given.split(","))
+
+
+def takes_gzip(request: Request) -> bool:
+    for one in request.headers.get("accept-encoding", "").lower().split(","):
+        name, _, weight = one.partition(";")
+        if name.strip() in ("gzip", "*"):
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+async def json_answer(
+    work: Work,
+    request: Request,
+    items: Iterable[DicomJson],
+    media_type: str,
+    headers: Mapping[str, str],
+    status: int = 200,
+) -> Response:
+    """An array of data sets, as it comes; compressed for whoever takes that."""
+    chunks = _array(items)
+    is_packed = takes_gzip(request)
+    if is_packed:
+        chunks = _compressed(chunks)
+    begun = await work.begun(chunks, ahead=2)
+    sent = {**SECURE, **headers, "Content-Type": media_type}
+    if is_packed:
+        sent["Content-Encoding"] = "gzip"
+    if begun.is_all:
+        return Response(b"".join(begun.first), status, headers=sent)
+    return StreamingResponse(work.stream(begun), status, headers=sent)
+
+
+def _array(items: Iterable[DicomJson]) -> Iterator[bytes]:
+    """UTF-8, with nothing left of what could be taken for markup where somebody reads it as such."""
+    buffer = bytearray(b"[")
+    is_first = True
+    for item in items:
+        if not is_first:
+            buffer += b","
+        is_first = False
+        text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        buffer += text.replace("<", "\\u003c").encode("utf-8", "replace")
+        if len(buffer) >= _JSON_CHUNK_BYTES:
+            yield bytes(buffer)
+            buffer.clear()
+    buffer += b"]"
+    yield bytes(buffer)
+
+
+def _compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
+    for chunk in chunks:
+        packed = packer.compress(chunk)
+        if packed:
+            yield packed
+    yield packer.flush()

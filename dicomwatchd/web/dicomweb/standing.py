@@ -1,0 +1,76 @@
+"""Which instances of a study may be shown: what a manifest says of them, one entry for each that a client can name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.layout.variants import Grade
+from dicomwatchd.model import Uid
+from dicomwatchd.patients import two_patients
+from dicomwatchd.series.reader import Standing
+
+
+@dataclass(frozen=True, slots=True)
+class HeldInstance:
+    """One SOP Instance UID of a series. Of several contents that are one data set, one."""
+
+    series_uid: Uid
+    sop_instance_uid: Uid
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    size_bytes: int
+    sha256: str
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class HeldStudy:
+    """``version`` changes whenever any of the rest does. Instances are sorted by series and SOP Instance UID."""
+
+    study_uid: Uid
+    version: str
+    instances: tuple[HeldInstance, ...]
+    names_two_patients: bool
+
+
+def of_manifest(manifest: Manifest, instances: Iterable[HeldInstance]) -> HeldStudy:
+    """With these `entries` of it."""
+    held = tuple(instances)
+    names_two = two_patients(manifest.all_identities) is not None
+    said = [manifest.sha256, str(names_two), *(f"{one.sha256} {one.standing}" for one in held)]
+    version = hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
+    return HeldStudy(manifest.study_uid, version, held, names_two)
+
+
+def entries(manifest: Manifest) -> Iterator[tuple[HeldInstance, ManifestInstance]]:
+    """Each with the content that stands for it, chosen as `series.reader` does: a whole one where there is one, and the
+    one that was archived last."""
+    disputed = {one.sop_instance_uid for one in manifest.variants if one.grade is not Grade.SAME_DATA_SET}
+    by_name = sorted(manifest.instances, key=lambda item: item.content)
+    for (series, sop_instance), items in groupby(by_name, key=lambda item: item.content[:2]):
+        item = max(items, key=lambda item: (not item.damage, item.stored_at, item.sha256))
+        yield (
+            HeldInstance(
+                series,
+                sop_instance,
+                item.sop_class_uid,
+                item.transfer_syntax_uid,
+                item.size_bytes,
+                item.sha256,
+                _standing(item, is_disputed=sop_instance in disputed),
+            ),
+            item,
+        )
+
+
+def _standing(item: ManifestInstance, *, is_disputed: bool) -> Standing:
+    if item.damage:
+        return Standing.DAMAGED
+    if is_disputed:
+        return Standing.CONFLICTING
+    return Standing.UNKNOWN if item.is_found_again else Standing.SOUND

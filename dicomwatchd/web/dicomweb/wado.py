@@ -1,0 +1,289 @@
+"""Retrieval (WADO-RS, PS3.18 section 10.4): files, metadata, frames and bulk data as stored, and pictures of frames."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dicomwatchd.web.dicomweb import multipart, negotiation, rendered, sending
+from dicomwatchd.web.dicomweb.asked import Archive, chosen, require_one_patient, sound
+from dicomwatchd.web.dicomweb.errors import NotAcceptable, NotFound, NotRenderable, Refused, TooMuch
+from dicomwatchd.web.dicomweb.negotiation import Chosen, Range
+from dicomwatchd.web.dicomweb.qido import UNSOUND_LEFT_OUT
+from dicomwatchd.web.dicomweb.reading import Header, with_urls
+from dicomwatchd.web.dicomweb.sending import Work
+from dicomwatchd.web.dicomweb.standing import HeldInstance, HeldStudy
+
+#: Frames of one request.
+MOST_FRAMES = 1000
+#: Bulk data paths: tags, with the numbers of items between them.
+#: A lookup table has 65536 entries of 16 bits at most.
+_LUT_BYTES = 1 << 18
+_BULK_PATH = re.compile(r"[0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8}){0,15}\Z")
+_PIXEL_DATA = "7FE00010"
+
+#: What is named by its content does not change; but it may be erased, or turn out to be one of several versions: so a
+#: browser keeps it for a day and not for good, and nobody else does.
+_UNCHANGING = "private, max-age=86400, immutable"
+#: What tells which instances there are is asked for again each time, and may be the same (ETag).
+_CHANGING = "private, no-cache"
+
+
+class Retrieval:
+    """The handlers. ``pictures`` are the threads that decode; ``random`` gives so many random bytes."""
+
+    def __init__(
+        self, archive: Archive, pictures: Executor, random: Callable[[int], bytes], base_url: str | None
+    ) -> None:
+        self._archive, self._work, self._reader = archive, archive.work, archive.reader
+        self._pictures, self._random, self._base_url = Work(pictures), random, base_url
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    async def files(self, request: Request) -> Response:
+        """A study, series or instance as Part 10 files."""
+        ranges = _ranges(request)
+        study, named, found = await self._named(request)
+        is_instance = "instance" in request.path_params
+        syntaxes = {one.transfer_syntax_uid for one in found}
+        choice = negotiation.choose_stored(ranges, [negotiation.DICOM], syntaxes, may_be_single=is_instance)
+        etag = _etag("file", choice.media_type, choice.is_multipart, *(one.sha256 for one in found))
+        headers = {"ETag": etag, "Cache-Control": _UNCHANGING if is_instance else _CHANGING}
+        status = 200
+        if len(found) < len(named):
+            headers["Warning"] = warning(UNSOUND_LEFT_OUT)
+            status = 206  # PS3.18 table 10.4.3-2
+        if request.method == "HEAD":
+            return self._head(found, choice, headers)
+        await self._archive.record(request, "file", study.study_uid)
+        if sending.is_fresh(request, etag):
+            return Response(status_code=304, headers={**sending.SECURE, **headers})
+        if not choice.is_multipart:
+            headers["Content-Length"] = str(found[0].size_bytes)
+            return await sending.streamed(self._work, self._reader.file(study, found[0]), headers, negotiation.DICOM)
+        mark = multipart.boundary(self._random(16))
+        heads = [_of_file(one) for one in found]
+        headers["Content-Length"] = str(
+            multipart.length(mark, zip(heads, (one.size_bytes for one in found), strict=True))
+        )
+        parts = (multipart.Part(head, self._reader.file(study, one)) for head, one in zip(heads, found, strict=True))
+        # The first chunk is the head of a part; the second comes once its file was compared.
+        content_type = multipart.content_type(choice.media_type, mark)
+        return await sending.streamed(self._work, multipart.body(mark, parts), headers, content_type, status, ahead=2)
+
+    def _head(self, found: Sequence[HeldInstance], choice: Chosen, headers: dict[str, str]) -> Response:
+        if choice.is_multipart:
+            content_type = multipart.content_type(choice.media_type, "none")
+            return Response(headers={**sending.SECURE, **headers, "Content-Type": content_type})
+        headers["Content-Length"] = str(found[0].size_bytes)
+        return Response(headers={**sending.SECURE, **headers, "Content-Type": choice.media_type})
+
+    # -- metadata -----------------------------------------------------------------------------------------------------
+
+    async def metadata(self, request: Request) -> Response:
+        media_type = negotiation.choose_json(_ranges(request))
+        study, named, found = await self._named(request)
+        etag = _etag("metadata", study.version, *(one.sha256 for one in found), self._base(request))
+        headers = {"ETag": f"W/{etag}", "Cache-Control": _CHANGING}
+        await self._archive.record(request, "metadata", study.study_uid)
+        if sending.is_fresh(request, etag):
+            return Response(status_code=304, headers={**sending.SECURE, **headers})
+        shown, without = await self._work.call(self._reader.headers, study, found)
+        if not shown:
+            raise next(iter(without.values()))
+        if without:
+            del headers["ETag"]  # the bytes may come back
+        if without or len(found) < len(named):
+            headers["Warning"] = warning(UNSOUND_LEFT_OUT)
+        base = self._base(request)
+        items = (with_urls(one, f"{base}{path_of(study, one.instance)}/bulkdata/") for one in shown)
+        return await sending.json_answer(self._work, request, items, media_type, headers)
+
+    # -- frames and bulk data -----------------------------------------------------------------------------------------
+
+    async def frames(self, request: Request) -> Response:
+        ranges = _ranges(request)
+        numbers = _frame_numbers(request.path_params["frames"])
+        study, _, [instance] = await self._named(request)
+        choice = self._choice_of_frames(ranges, instance, may_be_single=len(numbers) == 1)
+        etag = _etag("frames", choice.media_type, choice.is_multipart, instance.sha256, *numbers)
+        headers = {"ETag": etag, "Cache-Control": _UNCHANGING}
+        if request.method == "HEAD":
+            return Response(headers={**sending.SECURE, **headers, "Content-Type": choice.media_type})
+        await self._archive.record(request, "frames", study.study_uid)
+        if sending.is_fresh(request, etag):
+            return Response(status_code=304, headers={**sending.SECURE, **headers})
+        frames = await self._work.call(self._reader.frames, study, instance, numbers)
+        return await self._in_parts(map(multipart.pieces, frames), choice, instance, headers)
+
+    def _choice_of_frames(self, ranges: Sequence[Range], instance: HeldInstance, *, may_be_single: bool) -> Chosen:
+        own = negotiation.media_type_of_frames(instance.transfer_syntax_uid)
+        types = [own] if own == negotiation.OCTETS else [own, negotiation.OCTETS]
+        return negotiation.choose_stored(ranges, types, [instance.transfer_syntax_uid], may_be_single=may_be_single)
+
+    async def _in_parts(
+        self, values: Iterable[multipart.Value], choice: Chosen, instance: HeldInstance, headers: dict[str, str]
+    ) -> Response:
+        syntax = instance.transfer_syntax_uid
+        content_type = f"{choice.media_type}; transfer-syntax={syntax}"
+        if not choice.is_multipart:
+            return await sending.streamed(self._work, multipart.alone(values), headers, content_type)
+        mark = multipart.boundary(self._random(16))
+        body = multipart.body(mark, (multipart.Part({"Content-Type": content_type}, one) for one in values))
+        # The first chunk is the head of a part; the second comes once what follows was compared.
+        return await sending.streamed(
+            self._work, body, headers, multipart.content_type(choice.media_type, mark, syntax), ahead=2
+        )
+
+    async def bulk(self, request: Request) -> Response:
+        ranges = _ranges(request)
+        path = request.path_params["path"].upper()
+        if not _BULK_PATH.match(path):
+            raise NotFound("the instance has no such element")
+        study, _, [instance] = await self._named(request)
+        is_pixels = path == _PIXEL_DATA
+        if is_pixels:
+            choice = self._choice_of_frames(ranges, instance, may_be_single=False)
+        else:
+            choice = negotiation.choose_stored(ranges, [negotiation.OCTETS], [], may_be_single=True)
+        etag = _etag("bulk", choice.media_type, choice.is_multipart, instance.sha256, path)
+        headers = {"ETag": etag, "Cache-Control": _UNCHANGING}
+        if request.method == "HEAD":
+            return Response(headers={**sending.SECURE, **headers, "Content-Type": choice.media_type})
+        await self._archive.record(request, "bulkdata", study.study_uid)
+        if sending.is_fresh(request, etag):
+            return Response(status_code=304, headers={**sending.SECURE, **headers})
+        if is_pixels:
+            values = await self._work.call(self._all_pixels, study, instance)
+        else:
+            values = iter([await self._work.call(self._value, study, instance, path)])
+        return await self._in_parts(values, choice, instance, headers)
+
+    def _value(self, study: HeldStudy, instance: HeldInstance, place: str) -> multipart.Value:
+        _, chunks = self._reader.bulk(study, instance, place)
+        return chunks
+
+    def _all_pixels(self, study: HeldStudy, instance: HeldInstance) -> Iterator[multipart.Value]:
+        """Frame by frame where they are compressed; native ones, which are one value, as one."""
+        if negotiation.is_native(instance.transfer_syntax_uid):
+            return iter([self._value(study, instance, _PIXEL_DATA)])
+        count = self._reader.frame_count(study, instance)
+        return map(multipart.pieces, self._reader.frames(study, instance, range(1, count + 1)))
+
+    # -- pictures -----------------------------------------------------------------------------------------------------
+
+    async def rendered(self, request: Request) -> Response:
+        return await self._picture(request, is_thumbnail=False)
+
+    async def thumbnail(self, request: Request) -> Response:
+        return await self._picture(request, is_thumbnail=True)
+
+    async def _picture(self, request: Request, *, is_thumbnail: bool) -> Response:
+        choice = negotiation.choose(_ranges(request), (rendered.JPEG, rendered.PNG))
+        asked = rendered.wanted(request.query_params, choice.media_type, is_thumbnail=is_thumbnail)
+        study, _, found = await self._named(request)
+        given = request.path_params.get("frames")
+        numbers = [0] if given is None else _frame_numbers(given)
+        if len(numbers) > 1:
+            raise NotAcceptable("pictures of several frames are to be had one by one")
+        instance = found[len(found) // 2]
+        etag = _etag("picture", instance.sha256, *numbers, repr(asked))
+        is_one = "instance" in request.path_params
+        headers = {"ETag": etag, "Cache-Control": _UNCHANGING if is_one else _CHANGING}
+        ignored = [name for name in ("annotation", "iccprofile") if request.query_params.get(name)]
+        if ignored and not is_thumbnail:
+            headers["Warning"] = warning("The following parameters are not supported: " + ", ".join(ignored) + ".")
+        await self._archive.record(request, "rendered", study.study_uid)
+        if sending.is_fresh(request, etag):
+            return Response(status_code=304, headers={**sending.SECURE, **headers})
+        header, frame, number = await self._work.call(self._frame_of, study, instance, numbers[0])
+        data = await self._pictures.call(
+            rendered.picture,
+            frame,
+            number,
+            with_urls(header, ""),
+            instance.transfer_syntax_uid,
+            partial(self._small_value, study, instance),
+            asked,
+        )
+        return Response(data, headers={**sending.SECURE, **headers}, media_type=choice.media_type)
+
+    def _frame_of(self, study: HeldStudy, instance: HeldInstance, number: int) -> tuple[Header, bytes, int]:
+        """A frame with what describes it. ``number`` 0: the one that stands for all, which is the first."""
+        header = self._reader.header(study, instance)
+        if self._reader.frame_count(study, instance) == 0:
+            raise NotRenderable("the instance has no frames that can be shown")
+        number = number or 1
+        [frame] = self._reader.frames(study, instance, [number])
+        return header, frame, number
+
+    def _small_value(self, study: HeldStudy, instance: HeldInstance, place: str) -> bytes:
+        size_bytes, chunks = self._reader.bulk(study, instance, place)
+        if size_bytes > _LUT_BYTES:
+            raise NotRenderable("a lookup table is too large")
+        return b"".join(chunks)
+
+    # -- what a request names -----------------------------------------------------------------------------------------
+
+    async def _named(self, request: Request) -> tuple[HeldStudy, tuple[HeldInstance, ...], list[HeldInstance]]:
+        """The study, what the path names of it, and what may be shown of that."""
+        study = await self._archive.study(request)
+        require_one_patient(study)
+        named = chosen(study, request.path_params.get("series"), request.path_params.get("instance"))
+        return study, named, sound(study, named)
+
+    def _base(self, request: Request) -> str:
+        return base_url(request, self._base_url)
+
+
+def base_url(request: Request, configured: str | None) -> str:
+    """Where DICOMweb is, for the URLs in answers: as configured, or as the client has called it. dicomweb-client leaves
+    the port out of its Host header: where that names the very address that it has connected to, the port is known."""
+    if configured:
+        return configured.rstrip("/")
+    url = request.base_url
+    host, port = request.scope.get("server") or ("", None)
+    if url.port is None and port not in (None, 80, 443) and url.hostname == host:
+        url = url.replace(port=port)
+    return f"{str(url).rstrip('/')}/dicom-web"
+
+
+def path_of(study: HeldStudy, instance: HeldInstance) -> str:
+    return f"/studies/{study.study_uid}/series/{instance.series_uid}/instances/{instance.sop_instance_uid}"
+
+
+def warning(text: str) -> str:
+    """A value of the Warning header, as PS3.18 has it (section 8.3.4 and others)."""
+    return f'299 dicomwatchd: "{text}"'
+
+
+def _ranges(request: Request) -> list[Range]:
+    return negotiation.accepted(request.headers.get("accept"), request.query_params.get("accept"))
+
+
+def _frame_numbers(text: str) -> list[int]:
+    """Raises Refused, TooMuch."""
+    parts = text.split(",")
+    if len(parts) > MOST_FRAMES:
+        raise TooMuch(f"at most {MOST_FRAMES} frames are sent in one answer")
+    if not all(part.isascii() and part.isdecimal() and len(part) <= 9 for part in parts):
+        raise Refused("frames are a list of numbers, from 1, with commas")
+    numbers = [int(part) for part in parts]
+    if 0 in numbers:
+        raise Refused("frames are counted from 1")
+    return numbers
+
+
+def _of_file(instance: HeldInstance) -> dict[str, str]:
+    return {"Content-Type": f"{negotiation.DICOM}; transfer-syntax={instance.transfer_syntax_uid}"}
+
+
+def _etag(*parts: object) -> str:
+    """Of everything that the bytes of an answer follow from."""
+    return '"' + hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32] + '"'

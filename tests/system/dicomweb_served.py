@@ -1,0 +1,111 @@
+"""DICOMweb of a site's archive, served by uvicorn on a port of loopback, in a thread of the test."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+import uvicorn
+from dicomweb_client.api import DICOMwebClient
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dicomwatchd import config
+from dicomwatchd.archive import factory
+from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.model import Uid
+from dicomwatchd.series.reader import SeriesReader
+from dicomwatchd.web.dicomweb import routes
+from dicomwatchd.web.people import Person, Role
+
+
+class Recorded:
+    """An access audit that remembers. ``refusal`` is raised where it is set."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, str, str]] = []
+        self.refusal: DicomwatchdError | None = None
+
+    def record(self, person: Person, action: str, study_uid: Uid) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.entries.append((person.name, action, str(study_uid)))
+
+
+class _Known:
+    """Sets the person whom the header "X-Test-Person" names; a reader, without it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            named = dict(scope["headers"]).get(b"x-test-person", b"reader").decode()
+            roles = frozenset({Role.READ}) if named != "uploader" else frozenset({Role.UPLOAD})
+            if named != "nobody":
+                scope.setdefault("state", {})["person"] = Person(named, roles)
+        await self._app(scope, receive, send)
+
+
+@dataclass
+class Served:
+    url: str
+    audit: Recorded
+    failures: list[DicomwatchdError] = field(default_factory=list)
+
+    def client(self) -> DICOMwebClient:
+        return DICOMwebClient(self.url)
+
+    def get(self, path: str, accept: str | None = None, **parameters: Any) -> requests.Response:
+        headers = {} if accept is None else {"Accept": accept}
+        return requests.get(self.url + path, headers=headers, timeout=120, **parameters)
+
+
+@contextmanager
+def served(
+    archive: Mapping[str, Any],
+    *,
+    around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
+    **reading_options: Any,
+) -> Iterator[Served]:
+    """``archive`` is a configuration's section. ``around`` may put something between the reader and the store."""
+    settings = config.parse_archive(archive)
+    with (
+        factory.opened(*settings, connections=8) as (store, catalogue),
+        tempfile.TemporaryDirectory() as directory,
+        ThreadPoolExecutor(8) as reading,
+        ThreadPoolExecutor(2) as pictures,
+        socket.create_server(("127.0.0.1", 0)) as listening,
+    ):
+        assert catalogue is not None
+        audit, failures = Recorded(), list[DicomwatchdError]()
+        app = Starlette(
+            routes=routes(
+                SeriesReader(around(store), catalogue, directory=Path(directory), **reading_options),
+                catalogue,
+                audit,
+                reading=reading,
+                pictures=pictures,
+                random=secrets.token_bytes,
+                failed=failures.append,
+            )
+        )
+        server = uvicorn.Server(uvicorn.Config(_Known(app), log_config=None, lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        try:
+            yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}/dicom-web", audit, failures)
+        finally:
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
