@@ -251,18 +251,25 @@ def _drills(said: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _sites(said: Mapping[str, Any] | None) -> Iterator[Metric]:
-    """The other daemons of the archive. Of several of one name the one that was silent for longest counts."""
+    """The other daemons of the archive. Of several of one name the worst figure of any counts."""
     if said is None:
         return
-    seen: dict[str, float] = {}
-    silent: dict[str, float] = {}
-    for one in said["others"][:MOST_SITES]:
-        seen[one["name"]] = max(seen.get(one["name"], 0.0), one["seen_seconds"])
-        silent[one["name"]] = max(silent.get(one["name"], 0.0), float(one["silent"]))
     yield _gauge("dicomwatchd_other_sites", "Other daemons of this archive that the catalogue knows.", said["seen"])
     yield _gauge("dicomwatchd_silent_sites", "Those of them that are silent (sites.silent_after).", said["silent"])
-    yield _gauges("dicomwatchd_site_seen_seconds", "For how long nothing has come of another site.", "site", seen)
-    yield _gauges("dicomwatchd_site_silent", "Whether another site is silent (1) or not (0).", "site", silent)
+    for key, what in (
+        ("seen_seconds", "For how long nothing has come of another site."),
+        ("silent", "Whether another site is silent (1) or not (0)."),
+        ("backlog_files", "Files of another site that are not archived yet, as it has last said."),
+        (
+            "oldest_unarchived_seconds",
+            "For how long the oldest study of another site has had files that are not archived, as it has last said.",
+        ),
+        ("problems", "Problems that the status of another site lists, as it has last said."),
+    ):
+        worst: dict[str, float] = {}
+        for one in said["others"][:MOST_SITES]:
+            worst[one["name"]] = max(worst.get(one["name"], 0.0), float(one[key]))
+        yield _gauges(f"dicomwatchd_site_{key}", what, "site", worst)
 
 
 def _line(said: Mapping[str, Any] | None) -> Iterator[Metric]:

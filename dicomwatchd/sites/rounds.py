@@ -196,7 +196,8 @@ class SiteRounds:
         self._others, self._silent, self._namesakes = others, frozenset(silent), namesakes
 
     def document(self) -> dict[str, Any]:
-        """What `status` says. ``others`` has the silent ones first, `MOST_NAMED` at most."""
+        """What `status` says. ``others`` has the silent ones first, `MOST_NAMED` at most, with what each has last said
+        of itself: whoever can reach but one site sees all of them."""
         others = sorted(self._others, key=lambda one: (not one.is_silent, one.report.name, one.row.site_id))
         return {
             "name": self._own.name,
@@ -208,6 +209,9 @@ class SiteRounds:
                     "host": one.report.host,
                     "seen_seconds": round(one.age_seconds, 1),
                     "silent": one.is_silent,
+                    "backlog_files": one.report.backlog_files,
+                    "oldest_unarchived_seconds": one.report.oldest_unarchived_seconds,
+                    "problems": one.report.problems,
                 }
                 for one in others[:MOST_NAMED]
             ],

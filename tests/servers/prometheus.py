@@ -1,4 +1,4 @@
-"""The real Prometheus (Debian's package) on loopback, which scrapes one target and evaluates rules every second."""
+"""The real Prometheus (Debian's package) on loopback, which scrapes its targets and evaluates rules every second."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ import yaml
 from tests.servers import processes
 
 _START_SECONDS = 60.0
-SCRAPE_SECONDS = 1
 
 
 def skip_unless_installed() -> None:
@@ -29,41 +28,42 @@ def skip_unless_installed() -> None:
 
 
 class Prometheus:
-    """``directory`` must be new or empty; `close` ends the server. ``target``: HOST:PORT of /metrics, as the job
-    ``dicomwatchd``. ``rules``: rule groups, as in a file of rules."""
+    """From `__enter__` to `close`. ``directory`` must be new or empty. ``target``: HOST:PORT of /metrics, as the job
+    ``dicomwatchd``; several are separated by blanks. ``rules``: rule groups, as in a file of rules."""
 
-    def __init__(self, directory: Path, target: str, rules: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, target: str, rules: dict[str, Any], scrape_seconds: int = 1) -> None:
         self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True)
         (directory / "rules.yml").write_text(yaml.safe_dump(rules))
         (directory / "prometheus.yml").write_text(
             yaml.safe_dump(
                 {
                     "global": {
-                        "scrape_interval": f"{SCRAPE_SECONDS}s",
-                        "scrape_timeout": f"{SCRAPE_SECONDS}s",
+                        "scrape_interval": f"{scrape_seconds}s",
+                        "scrape_timeout": f"{scrape_seconds}s",
                         "evaluation_interval": "1s",
                     },
                     "rule_files": [str(directory / "rules.yml")],
-                    "scrape_configs": [{"job_name": "dicomwatchd", "static_configs": [{"targets": [target]}]}],
+                    "scrape_configs": [{"job_name": "dicomwatchd", "static_configs": [{"targets": target.split()}]}],
                 }
             )
         )
         self._url = f"http://127.0.0.1:{processes.free_port()}"
-        with (directory / "log").open("wb") as log:
+
+    def __enter__(self) -> Self:
+        with (self._directory / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
                     "prometheus",
-                    f"--config.file={directory / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={directory / 'data'}",
+                    f"--config.file={self._directory / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={self._directory / 'data'}",
                     f"--web.listen-address={self._url.removeprefix('http://')}",
                 ],
                 stdout=log,
                 stderr=log,
-                cwd=directory,
+                cwd=self._directory,
             )
-
-    def __enter__(self) -> Self:
         try:
             self.wait_for(self._is_ready, _START_SECONDS, "Prometheus to be ready")
         except BaseException:
@@ -77,7 +77,7 @@ class Prometheus:
         self.close()
 
     def close(self) -> None:
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
                 self._process.wait(20)
@@ -101,6 +101,11 @@ class Prometheus:
             if alert["state"] == "firing"
         }
 
+    def ever_fired(self, name: str) -> bool:
+        """Within the last hour."""
+        alerts = f'ALERTS{{alertname="{name}",alertstate="firing"}}'
+        return bool(self.query(f"count_over_time({alerts}[1h])"))
+
     def wait_until_firing(self, *names: str, seconds: float = 60) -> None:
         self.wait_for(lambda: set(names) <= self.firing(), seconds, f"{', '.join(names)} to fire")
 
@@ -119,7 +124,7 @@ class Prometheus:
     def wait_for(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         end = time.monotonic() + seconds
         while not condition():
-            if self._process.poll() is not None:
+            if self._process is None or self._process.poll() is not None:
                 raise AssertionError(f"Prometheus has ended: {(self._directory / 'log').read_text()[-2000:]}")
             if time.monotonic() > end:
                 raise AssertionError(f"waited {seconds} s in vain for {what}; firing: {sorted(self.firing())}")

@@ -121,6 +121,11 @@ class Site:
             ).returncode
 
     def start(self) -> None:
+        self.launch()
+        self.wait_for((self.state / "control.sock").exists, 90, "the daemon to be ready")
+
+    def launch(self) -> None:
+        """Without waiting for it."""
         with self.log_file.open("ab") as log:
             self.daemon = subprocess.Popen(
                 [*self.launcher, *self.daemon_program, "--config", str(self.config_file)],
@@ -128,7 +133,6 @@ class Site:
                 stdout=log,
                 stderr=log,
             )
-        self.wait_for(lambda: (self.state / "control.sock").exists(), 30, "the daemon to be ready")
 
     def reload(self, event: str = "reloaded", *, seconds: float = 60) -> None:
         """Until the daemon says what has come of it: meanwhile it answers nobody."""

@@ -10,11 +10,9 @@ import shutil
 import signal
 import socket
 import time
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,76 +20,14 @@ from dicomwatchd.archive.proof.evidence import Method
 from tests import alerts
 from tests.faults.liar import Liar
 from tests.faults.proxy import FaultProxy
-from tests.servers import processes
 from tests.servers.ceph import CephRgw
-from tests.servers.prometheus import Prometheus, skip_unless_installed
+from tests.servers.prometheus import skip_unless_installed
 from tests.servers.tls import make_certificate
 from tests.synthetic import Maker, Patient
 from tests.system.site import Site
 from tests.system.test_alarms import four_weeks_of
 from tests.system.test_two_daemons import keep_versions
-
-#: By the other sites' names: where an archive has but one, there is no such figure.
-OF_OTHER_SITES = {"dicomwatchd_site_silent"}
-
-
-def at_once() -> dict[str, Any]:
-    """Our rules, each without the time that it waits before it fires."""
-    return {
-        "groups": [
-            {
-                "name": "dicomwatchd",
-                "rules": [{key: value for key, value in rule.items() if key != "for"} for rule in alerts.rules()],
-            }
-        ]
-    }
-
-
-class Watched(Site):
-    """A site with figures, a receiver's port that somebody listens at, and Prometheus."""
-
-    def __init__(
-        self,
-        root: Path,
-        archive: dict[str, Any] | None = None,
-        *,
-        environment: Mapping[str, str] | None = None,
-        inboxes: int = 1,
-        **settings: Any,
-    ) -> None:
-        self.target = f"127.0.0.1:{processes.free_port()}"
-        metrics = {"listen": self.target}
-        super().__init__(root, archive, environment=environment, inboxes=inboxes, metrics=metrics, **settings)
-        self.receiver = socket.create_server(("127.0.0.1", processes.free_port()))
-        listen = f"127.0.0.1:{self.receiver.getsockname()[1]}"
-        name = self.config["inboxes"][0]["name"]
-        self.config["receivers"] = [{"name": "ct", "ae_title": "ARCHIVE", "inbox": name, "listen": listen}]
-        self.write_config()
-        self.prometheus = Prometheus(root / "prometheus", self.target, at_once())
-
-    def close(self) -> None:
-        super().close()
-        self.receiver.close()
-        self.prometheus.close()
-
-    def start(self) -> None:
-        super().start()
-        if "metrics" in self.config:
-            self.wait_for(self.listens, 30, "the port to be there")
-
-    def listens(self) -> bool:
-        try:
-            return "dicomwatchd_status_up 1" in self.figures()
-        except OSError:
-            return False
-
-    def figures(self) -> str:
-        with urllib.request.urlopen(f"http://{self.target}/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
-
-    def figure(self, name: str) -> float | None:
-        found = re.search(rf"(?m)^{re.escape(name)} (\S+)$", self.figures())
-        return None if found is None else float(found[1])
+from tests.system.watched import Watched, archive
 
 
 @pytest.fixture
@@ -102,6 +38,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         with site.prometheus:
             site.init()
             yield site
+            assert not site.prometheus.ever_fired("DicomwatchdFiguresOld"), "whose situation is in tests/fuse"
     finally:
         site.close()
 
@@ -128,16 +65,25 @@ def careless(tmp_path: Path, rgw: CephRgw, bucket: str) -> Iterator[Watched]:
             site.close()
 
 
-def archive(site: Watched, maker: Maker, slices: int = 3) -> str:
-    made = maker.ct_series(site.inbox / "ct", slices=slices, rows=16, columns=16)
-    site.wait_for(lambda: not any(one.path.exists() for one in made), 90, "a study to be archived")
-    return made[0].study_uid
+@pytest.fixture
+def south(watched: Watched) -> Iterator[Site]:
+    """Another site of the same archive, which both tell of themselves every second."""
+    watched.config["sites"] = {"heartbeat": "1s", "silent_after": "5m"}
+    watched.write_config()
+    other = Site(
+        watched.root / "south", watched.config["archive"], site={"name": "south"}, sites=watched.config["sites"]
+    )
+    yield other
+    other.close()
 
 
-def test_at_rest_no_alert_fires_and_each_asks_for_what_is_there(watched: Watched) -> None:
+def test_at_rest_no_alert_fires_and_each_asks_for_what_is_there(watched: Watched, south: Site) -> None:
     watched.start()
-    archive(watched, Maker(seed=61))
+    south.start()
+    study = archive(watched, Maker(seed=61))
+    watched.ctl("drill", study)
     watched.ctl("archive", "verify", "--pace", "10000")
+    watched.wait_for(lambda: watched.figure("dicomwatchd_other_sites") == 1, 90, "the other site to be heard of")
     prometheus = watched.prometheus
     prometheus.wait_for(
         lambda: bool(prometheus.query("dicomwatchd_archive_verification_studies")), 60, "its figures to be there"
@@ -148,7 +94,7 @@ def test_at_rest_no_alert_fires_and_each_asks_for_what_is_there(watched: Watched
     assert prometheus.firing() == set()
     for rule in alerts.rules():
         assert prometheus.query(rule["expr"]) == [], rule["alert"]
-        for name in set(re.findall(r"\bdicomwatchd_\w+", re.sub(r'"[^"]*"', "", rule["expr"]))) - OF_OTHER_SITES:
+        for name in set(re.findall(r"\bdicomwatchd_\w+", re.sub(r'"[^"]*"', "", rule["expr"]))):
             assert prometheus.query(name), f"{rule['alert']} asks for {name}, which is not there"
     for title, queries in alerts.dashboard_queries().items():
         for query in queries:
@@ -162,7 +108,8 @@ def test_at_rest_no_alert_fires_and_each_asks_for_what_is_there(watched: Watched
     assert watched.figure("dicomwatchd_audit_entries_total") == status["audit"]["entries"] > 0
     assert watched.figure('dicomwatchd_stage_files_sum{stage="purge"}') == 6
     assert watched.figure('dicomwatchd_verified_files_total{method="read-back"}') == 6
-    assert watched.stop() == 0
+    assert [one["metric"]["site"] for one in prometheus.query("dicomwatchd_site_backlog_files")] == ["south"]
+    assert south.stop() == watched.stop() == 0
     prometheus.wait_until_firing("DicomwatchdDown")
 
 

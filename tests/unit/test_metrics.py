@@ -23,6 +23,13 @@ from dicomwatchd.queue.rows import Transition
 from tests import alerts
 from tests.pieces import Log
 
+
+def _other(name: str, **figures: object) -> dict[str, object]:
+    """Another site as `status` has it."""
+    nothing = {"seen_seconds": 1.0, "silent": False, "backlog_files": 0, "oldest_unarchived_seconds": 0, "problems": 0}
+    return {"name": name, "host": "", **nothing, **figures}
+
+
 ARCHIVE = {
     "store": {"kind": "directory", "path": "/srv/archive"},
     "catalogue": {"kind": "sqlite", "path": "/srv/archive/catalogue.db"},
@@ -92,9 +99,9 @@ STATUS: dict[str, Any] = {
         "seen": 300,
         "silent": 1,
         "others": [
-            {"name": "south", "host": "a", "seen_seconds": 7200.5, "silent": True},
-            {"name": "south", "host": "b", "seen_seconds": 20.0, "silent": False},
-            *({"name": f"s{n}", "host": "", "seen_seconds": 1.0, "silent": False} for n in range(298)),
+            _other("south", host="a", seen_seconds=7200.5, silent=True),
+            _other("south", host="b", seen_seconds=20.0, backlog_files=7, oldest_unarchived_seconds=90, problems=2),
+            *(_other(f"s{n}") for n in range(298)),
         ],
     },
     "alarms": [{"alarm": "certificate"}, {"alarm": "certificate"}, {"alarm": "clock"}],
@@ -173,6 +180,10 @@ def test_what_the_status_says() -> None:
         "dicomwatchd_other_sites": 300,
         "dicomwatchd_silent_sites": 1,
         "dicomwatchd_site_seen_seconds{site=south}": 7200.5,
+        "dicomwatchd_site_backlog_files{site=south}": 7,
+        "dicomwatchd_site_oldest_unarchived_seconds{site=south}": 90,
+        "dicomwatchd_site_problems{site=south}": 2,
+        "dicomwatchd_site_backlog_files{site=s1}": 0,
         "dicomwatchd_site_silent{site=south}": 1,
         "dicomwatchd_site_silent{site=s0}": 0,
     }.items() <= found.items()
