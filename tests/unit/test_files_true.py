@@ -21,7 +21,15 @@ ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "etc" / "config.yaml"
 UNIT = ROOT / "systemd" / "dicomwatchd.service"
 RECEIVER_UNIT = ROOT / "systemd" / "dicomwatchd-receiver.service"
-RECEIVER_EXPOSURE_AT_MOST = 1.0
+#: By `systemd-analyze security`: with the drop-in, with a port below 1024 as well, and without any.
+RECEIVER_EXPOSURE_AT_MOST, RECEIVER_AT_LOW_PORT, RECEIVER_BARE = 1.0, 1.3, 1.1
+#: What an administrator writes for a receiver's port below 1024, by docs/operations.md.
+LOW_PORT = """\
+[Service]
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+PrivateUsers=no
+"""
 #: By `systemd-analyze security`, with a filter of addresses and without one.
 EXPOSURE_AT_MOST, EXPOSURE_AT_AMAZON = 1.2, 1.3
 
@@ -157,6 +165,21 @@ def test_the_receiver_s_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     code, found = exposed(path, RECEIVER_EXPOSURE_AT_MOST)
     assert (code, found <= RECEIVER_EXPOSURE_AT_MOST) == (0, True), found
+    low_port = drop_in.with_name("port.conf")
+    low_port.write_text(LOW_PORT)
+    assert exposed(path, RECEIVER_AT_LOW_PORT)[1] <= RECEIVER_AT_LOW_PORT
+    low_port.unlink()
+    drop_in.unlink()
+    assert exposed(path, RECEIVER_BARE)[1] <= RECEIVER_BARE
+
+
+def test_the_operations_guide_has_these_figures() -> None:
+    operations = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    assert f"reports {EXPOSURE_AT_MOST} with the list and {EXPOSURE_AT_AMAZON} without it" in operations
+    assert (
+        f"The receiver's unit has {RECEIVER_EXPOSURE_AT_MOST}, {RECEIVER_AT_LOW_PORT} with a port below 1024, and"
+        f" {RECEIVER_BARE} before `dicomwatchd-folders`" in operations
+    )
 
 
 def test_the_unit_starts_what_the_package_installs() -> None:
