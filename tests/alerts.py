@@ -37,16 +37,36 @@ def rules() -> list[dict[str, Any]]:
     return list(group["rules"])
 
 
+@dataclass(frozen=True)
+class Panel:
+    """Of the dashboard, in the row ``row``. ``queries``: legend and expression, as Prometheus takes it, for all daemons
+    and the last minute."""
+
+    row: str
+    title: str
+    what: str
+    unit: str
+    queries: tuple[tuple[str, str], ...]
+
+
+def panels() -> list[Panel]:
+    found, row = [], ""
+    for one in json.loads(DASHBOARD.read_text())["panels"]:
+        if one["type"] == "row":
+            row = one["title"]
+            continue
+        queries = (
+            (target["legendFormat"], target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m"))
+            for target in one["targets"]
+        )
+        unit = one["fieldConfig"]["defaults"]["unit"]
+        found.append(Panel(row, one["title"], one["description"], unit, tuple(queries)))
+    return found
+
+
 def dashboard_queries() -> dict[str, list[str]]:
-    """By a panel's title, its queries as Prometheus takes them, for all daemons and the last minute."""
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    return {
-        panel["title"]: [
-            target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m") for target in panel["targets"]
-        ]
-        for panel in panels
-        if panel["type"] != "row"
-    }
+    """By a panel's title, its queries."""
+    return {panel.title: [query for _, query in panel.queries] for panel in panels()}
 
 
 #: What a daemon tells at rest, as far as an alert asks for it.

@@ -1,4 +1,5 @@
-"""The pictures of docs/pictures, behind scripts/pictures: `top` and `stats` as a terminal shows them.
+"""Pictures of docs/pictures, behind scripts/pictures: `top` and `stats` as a terminal shows them (`dashboard.svg` is of
+tests/dashboard_page.py).
 
 The daemon is a real one at work, with an archive in a folder and studies that are made up; what it answers goes through
 the very code that draws on a terminal. For `stats`, what was archived just now is spread over a week, with other times
@@ -30,7 +31,7 @@ from tests.synthetic import Maker
 from tests.system.site import Site
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
-NAMES = ("top.svg", "stats.svg")
+NAMES = ("dashboard.svg", "stats.svg", "top.svg")
 WIDTH, HEIGHT = 100, 30
 _PATIENCE_SECONDS = 120
 #: rich's own, without the fonts that it has fetched from another host.
@@ -79,7 +80,7 @@ def main() -> int:
             site.stop()
         finally:
             site.close()
-    for name in NAMES:
+    for name in ("stats.svg", "top.svg"):
         print(f"Written: {FOLDER / name}")
     return 0
 

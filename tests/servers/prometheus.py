@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,9 +29,13 @@ def skip_unless_installed() -> None:
 
 class Prometheus:
     """From `__enter__` to `close`. ``directory`` must be new or empty. ``target``: HOST:PORT of /metrics, as the job
-    ``dicomwatchd``; several are separated by blanks. ``rules``: rule groups, as in a file of rules."""
+    ``dicomwatchd``, or several by the names that their instances get. ``rules``: rule groups, as in a file of rules."""
 
-    def __init__(self, directory: Path, target: str, rules: dict[str, Any], scrape_seconds: int = 1) -> None:
+    def __init__(
+        self, directory: Path, target: str | Mapping[str, str], rules: dict[str, Any], scrape_seconds: int = 1
+    ) -> None:
+        named = {target: target} if isinstance(target, str) else target
+        targets = [{"targets": [one], "labels": {"instance": name}} for name, one in named.items()]
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True)
@@ -45,7 +49,7 @@ class Prometheus:
                         "evaluation_interval": "1s",
                     },
                     "rule_files": [str(directory / "rules.yml")],
-                    "scrape_configs": [{"job_name": "dicomwatchd", "static_configs": [{"targets": target.split()}]}],
+                    "scrape_configs": [{"job_name": "dicomwatchd", "static_configs": targets}],
                 }
             )
         )
@@ -91,6 +95,13 @@ class Prometheus:
         """The instant vector that it is now: labels in ``metric``, and ``value``."""
         data = self._get(f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
         assert data["resultType"] == "vector", expression
+        return list(data["result"])
+
+    def range(self, expression: str, begin: float, end: float, step_seconds: float) -> list[dict[str, Any]]:
+        """What it was from ``begin`` to ``end`` (seconds since the epoch): labels in ``metric``, and ``values``."""
+        asked = {"query": expression, "start": begin, "end": end, "step": step_seconds}
+        data = self._get(f"/api/v1/query_range?{urllib.parse.urlencode(asked)}")
+        assert data["resultType"] == "matrix", expression
         return list(data["result"])
 
     def firing(self) -> set[str]:

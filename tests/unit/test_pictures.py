@@ -30,6 +30,7 @@ WORDS = {
         "ARCHIVED LAST",
         "q quit",
     ),
+    "dashboard.svg": ("Files waiting, by inbox", "Alarms open, by kind", "Since a site was heard of"),
     "stats.svg": ("Archived; each column is", "From a study's first file to the archive", "Size of shipments"),
 }
 
