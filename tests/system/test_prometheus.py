@@ -24,8 +24,8 @@ from tests.servers.ceph import CephRgw
 from tests.servers.prometheus import skip_unless_installed
 from tests.servers.tls import make_certificate
 from tests.synthetic import Maker, Patient
+from tests.system.alarmed import four_weeks_of
 from tests.system.site import Site
-from tests.system.test_alarms import four_weeks_of
 from tests.system.test_two_daemons import keep_versions
 from tests.system.watched import Watched, archive
 
