@@ -15,6 +15,8 @@ SITE = {"job": "dicomwatchd", "instance": "archive:9187"}
 
 
 DASHBOARD = ROOT / "etc" / "grafana" / "dashboard.json"
+#: The tests, by their files, in which a real Prometheus watches a real daemon.
+WITH_PROMETHEUS = ("system/test_prometheus.py", "fuse/test_alerts.py")
 
 
 @dataclass(frozen=True)

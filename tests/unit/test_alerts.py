@@ -46,3 +46,10 @@ def test_every_section_names_its_alerts() -> None:
     text = OPERATIONS.read_text()
     for rule in alerts.rules():
         assert f"`{rule['alert']}`" in text, rule["alert"]
+
+
+def test_each_fires_at_a_real_prometheus_too() -> None:
+    """In the tests that run one, each at the daemon in its own situation."""
+    tests = "".join((alerts.ROOT / "tests" / name).read_text() for name in alerts.WITH_PROMETHEUS)
+    fire = "".join(re.findall(r"wait_until_firing\(([^)]*)\)", tests))
+    assert [rule["alert"] for rule in alerts.rules() if f'"{rule["alert"]}"' not in fire] == []
