@@ -227,6 +227,16 @@ def _archive_one(site: Site) -> str:
     return made[0].study_uid
 
 
+def _until_printed(site: Site, command: str, *keys: str) -> None:
+    """With a value."""
+
+    def are_printed() -> bool:
+        answers(site, command)
+        return set(keys) <= schemas.checked[command]
+
+    site.wait_for(are_printed, 90, f"{command} to print {', '.join(keys)}")
+
+
 def _at_once(site: Site, folder: Path) -> Path:
     """What was made elsewhere is in the inbox all at once: on a busy machine a study is archived between two files that
     are written one after the other."""
@@ -438,8 +448,9 @@ def _take_the_archive_away(site: Site) -> None:
     site.wait_for(
         lambda: any(one["not_before"] for one in site.ctl_json("queue")["studies"]), 90, "the study to wait for its try"
     )
-    answers(site, "status")
-    answers(site, "top")
+    # Not in the midst of a try, where it does not wait.
+    _until_printed(site, "status", "studies.queued", "oldest_waiting_seconds")
+    _until_printed(site, "top", *(f"studies.{key}" for key in ("not_before", "code", "reason")))
     answers(site, "show", study)
     answers(site, "search", code=3)
     answers(site, "verify", study, code=3)
