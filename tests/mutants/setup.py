@@ -8,6 +8,19 @@ SETUP: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
     (f"setup: {name}", f"cli/setup/{file}", old, new, TESTS)
     for name, file, old, new in (
         ("nothing is overwritten", "plan.py", " && ln {new} {there} && rm {new}", " && mv {new} {there}"),
+        ("nothing is written through what is there", "plan.py", "rm -f {new}; set -C; ", ""),
+        (
+            "no rights on what is the system's by now",
+            "command.py",
+            "        self._require_folders_of_its_own(there)\n",
+            "",
+        ),
+        (
+            "an empty folder of the state",
+            "plan.py",
+            "            and not folders.entries(path)\n",
+            "            and False\n",
+        ),
         ("deletion is switched on in its own file alone", "answers.py", "text_of(data).encode() != content or ", ""),
         (
             "after a failure nothing more is done",

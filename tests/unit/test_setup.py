@@ -78,10 +78,19 @@ def refused(key: str, value: str, answers: dict[str, str], around: Around) -> st
         ("/etc/dicom", "belongs to the system"),
         ("/usr/share/../lib/x", "belongs to the system"),
         ("/proc/self", "belongs to the system"),
+        ("//etc/dicom", "belongs to the system"),
+        (f"/srv/{'x' * 300}", "File name too long"),
     ],
 )
 def test_an_inbox_that_cannot_be_is_refused_with_the_reason(value: str, why: str) -> None:
     assert why in refused("inbox", value, {"state_directory": "/var/lib/dicomwatchd"}, without_service())
+
+
+def test_nothing_lies_below_a_file_and_two_slashes_are_one(tmp_path: Path) -> None:
+    answers = {"state_directory": str(tmp_path / "state")}
+    (tmp_path / "file").write_text("")
+    assert "is a file" in refused("inbox", str(tmp_path / "file" / "in"), answers, without_service())
+    assert BY_KEY["inbox"].check(f"/{tmp_path}/in", answers, without_service()).value == f"{tmp_path}/in"
 
 
 @pytest.mark.parametrize("value", ["/home/anna/inbox", "/root/inbox", "/tmp/inbox", "/var/tmp/inbox"])
@@ -364,7 +373,8 @@ def test_the_plan_of_a_service_with_a_folder(tmp_path: Path) -> None:
         "test-study": "dicomwatchctl setup test-study --json",
     }
     assert written == (
-        f"(umask 022; cat > {CONFIG}.new) <<'END' && ln {CONFIG}.new {CONFIG} && rm {CONFIG}.new\ninboxes: []\nEND"
+        f"(umask 022; rm -f {CONFIG}.new; set -C; cat > {CONFIG}.new) <<'END' && ln {CONFIG}.new {CONFIG}"
+        f" && rm {CONFIG}.new\ninboxes: []\nEND"
     )
 
 
@@ -501,6 +511,53 @@ def test_a_configuration_that_appears_meanwhile_is_not_overwritten(tmp_path: Pat
 
 
 # --- the test study
+
+
+def test_what_an_earlier_run_has_left_beside_the_configuration_is_not_written_through(tmp_path: Path) -> None:
+    """Killed between `ln` and `rm`, and then the configuration was moved away, as setup itself says it: what was left
+    is the same file. And where others may write, somebody has put a link there."""
+    path, victim = tmp_path / "config.yaml", tmp_path / "victim"
+    wanted = _wanted(tmp_path)
+    [step] = plan._configuration(wanted, a_machine(config_path=path))
+    for lay in (os.link, os.symlink):
+        (tmp_path / "config.yaml.old").write_text("mine\n")
+        victim.write_text("of the system\n")
+        lay(tmp_path / "config.yaml.old" if lay is os.link else victim, f"{path}.new")
+        assert steps.run(step.command).code == 0
+        assert (tmp_path / "config.yaml.old").read_text() == "mine\n"
+        assert victim.read_text() == "of the system\n"
+        assert path.read_text() == wanted.text and not path.is_symlink()
+        os.unlink(path)
+
+
+def test_a_folder_of_the_state_that_somebody_has_made_beforehand_becomes_the_daemon_s(tmp_path: Path) -> None:
+    wanted, on = _wanted(tmp_path), a_machine(daemon=Asker(61001, 61001, frozenset({61001}), "dicomwatchd"))
+    [step] = plan._state(wanted, on)
+    assert step.already() is None
+    (tmp_path / "state").mkdir()
+    assert step.already() is None, "it is empty, and not the daemon's"
+    (tmp_path / "state" / "state.db").write_text("")
+    assert step.already() is not None
+    with pytest.raises(Refused, match="belongs to another user"):
+        folders.require_the_daemons(tmp_path / "state", on)
+    folders.require_the_daemons(tmp_path / "state", replace(on, daemon=Asker(os.geteuid(), 0, frozenset(), "x")))
+
+
+def test_a_configuration_whose_folder_leads_into_the_system_by_now_gives_nobody_rights_there(tmp_path: Path) -> None:
+    """Between two runs somebody who may write above an inbox has put a link to /etc in its place."""
+    from click.testing import CliRunner
+
+    from dicomwatchd.cli.app import root
+
+    data, _ = made(given_below(tmp_path))
+    (tmp_path / "c.yaml").write_text(of.text_of(data))
+    (tmp_path / "inbox").symlink_to("/etc")
+    base = ["--config", str(tmp_path / "c.yaml"), "setup", "--no-service", "--yes", "--dry-run"]
+    done = CliRunner().invoke(root, base)
+    assert done.exit_code == 2 and "/etc belongs to the system" in done.stderr, done.output
+    assert "[1/" not in done.output
+    (tmp_path / "inbox").unlink()
+    assert CliRunner().invoke(root, base).exit_code == 0
 
 
 def test_an_archive_has_one_test_study_of_nobody(tmp_path: Path) -> None:

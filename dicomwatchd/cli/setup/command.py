@@ -185,6 +185,7 @@ class Setup:
         except ConfigError as error:
             error.hint = f"correct it and run setup again; or, to be asked anew, move it away: mv {path} {path}.old"
             raise
+        self._require_folders_of_its_own(there)
         if not self._given:
             self._tell(f"{path} is there, and stays as it is.")
             return self._take(there, None, None)
@@ -202,6 +203,18 @@ class Setup:
             return self._differs(found)
         self._tell(f"{path} is there, and says what was asked for; it stays as it is.")
         return self._take(there, None, delete_text)
+
+    def _require_folders_of_its_own(self, there: Config) -> None:
+        """Owners and rights are changed in these folders, by root perhaps, and what they lead to may be something else
+        by now. Raises click.UsageError."""
+        from dicomwatchd.cli.setup import folders
+
+        store = getattr(there.archive.store, "path", None)
+        named = [*(box.path for box in there.inboxes), there.state_directory, *([] if store is None else [store])]
+        try:
+            folders.require_not_the_systems(named)
+        except folders.Refused as refused:
+            raise click.UsageError(f"{self._machine.config_path}: {refused.message}") from refused
 
     def _differs(self, found: list[tuple[str, Any, Any]]) -> int:
         from dicomwatchd.cli.setup import telling

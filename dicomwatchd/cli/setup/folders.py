@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dicomwatchd import markers, resolved_paths
@@ -65,7 +65,8 @@ class Refused(Exception):
 def checked(text: str, machine: Machine, *, service: bool) -> Path:
     """The path, if it may be a folder of ours: absolute, plain, no system directory, and one that the service sees.
     Raises Refused."""
-    path = Path(os.path.normpath(text)) if text else Path()
+    # POSIX leaves two slashes at the beginning to the system, where they mean one.
+    path = Path(os.path.normpath(text).replace("//", "/", 1)) if text else Path()
     if not text.startswith("/"):
         raise Refused("must be an absolute path, such as /srv/dicom/ct1")
     if not text.isprintable():
@@ -74,10 +75,7 @@ def checked(text: str, machine: Machine, *, service: bool) -> Path:
     if not found.answers:
         raise Refused("its file system does not answer: is the share mounted, and its server up?")
     for one in {path, found.real}:
-        where = str(one)
-        is_below = any(one.is_relative_to(system) for system in _SYSTEM) and not where.startswith(_IN_MEMORY)
-        if where in _NOT_ITSELF or is_below:
-            raise Refused(f"{one} belongs to the system: choose a folder of its own, such as /srv/dicom/ct1")
+        _require_not_the_systems(one)
         if service and any(one.is_relative_to(hidden) for hidden in _HIDDEN_FROM_THE_SERVICE):
             raise Refused(f"the service cannot see {one}: homes and temporary folders are hidden from it")
     if found.exists and not found.is_folder:
@@ -86,7 +84,39 @@ def checked(text: str, machine: Machine, *, service: bool) -> Path:
     return path
 
 
+def require_not_the_systems(paths: Iterable[Path]) -> None:
+    """Of folders that a configuration names: where they lead now. Raises Refused."""
+    for path, found in resolved_paths.resolve(paths).items():
+        for one in (path, found.real):
+            try:
+                _require_not_the_systems(one)
+            except Refused as refused:
+                raise Refused(f"{path}: {refused.message}") from refused
+
+
+def _require_not_the_systems(path: Path) -> None:
+    where = str(path)
+    is_below = any(path.is_relative_to(system) for system in _SYSTEM) and not where.startswith(_IN_MEMORY)
+    if where in _NOT_ITSELF or is_below:
+        raise Refused(f"{path} belongs to the system: choose a folder of its own, such as /srv/dicom/ct1")
+
+
+def require_the_daemons(path: Path, machine: Machine) -> None:
+    """What is in there was made by the daemon's user; an empty folder can become that user's. Raises Refused."""
+    if machine.daemon is not None and owner(path) not in (None, machine.daemon.uid) and entries(path):
+        login = machine.daemon.login
+        raise Refused(f"belongs to another user than {login}, and is not empty: chown -R {login}: {path}, or another")
+
+
 def _require_usable(path: Path, exists: bool, machine: Machine, *, service: bool) -> None:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        raise Refused("cannot be made: what is above it is a file") from None
+    except OSError as error:
+        raise Refused(f"cannot be looked at: {error.strerror}") from error
     above = path if exists else next(one for one in path.parents if one.exists())
     try:
         if os.statvfs(above).f_flag & os.ST_RDONLY:

@@ -84,6 +84,23 @@ def _is_there(path: Path) -> Callable[[], str | None]:
     return lambda: f"{path} is there" if path.is_dir() else None
 
 
+def _is_the_daemons(path: Path, wanted: Wanted, machine: Machine) -> Callable[[], str | None]:
+    """An empty folder that somebody has made beforehand is still to become the daemon's."""
+
+    def already() -> str | None:
+        if not path.is_dir():
+            return None
+        is_empty_and_anothers = (
+            wanted.ways.service
+            and machine.daemon is not None
+            and folders.owner(path) != machine.daemon.uid
+            and not folders.entries(path)
+        )
+        return None if is_empty_and_anothers else f"{path} is there"
+
+    return already
+
+
 def _inboxes(wanted: Wanted, machine: Machine) -> Iterator[Step]:
     needs = (ROOT,) if wanted.ways.service else ()
     for box in wanted.settings.inboxes:
@@ -131,7 +148,11 @@ def _state(wanted: Wanted, machine: Machine) -> Iterator[Step]:
     path = wanted.settings.state_directory
     needs = (ROOT,) if wanted.ways.service else ()
     yield Step(
-        "state", "The folder of the daemon's state", _made(path, "0750", wanted), already=_is_there(path), needs=needs
+        "state",
+        "The folder of the daemon's state",
+        _made(path, "0750", wanted),
+        already=_is_the_daemons(path, wanted, machine),
+        needs=needs,
     )
     parent = machine.config_path.parent
     if wanted.text is not None and not wanted.ways.service and not parent.is_dir():
@@ -142,24 +163,12 @@ def _archive_folder(wanted: Wanted, machine: Machine) -> Iterator[Step]:
     store = wanted.settings.archive.store
     if not isinstance(store, config.DirectorySettings):
         return
-
-    def already() -> str | None:
-        if not store.path.is_dir():
-            return None
-        is_empty_and_anothers = (
-            wanted.ways.service
-            and machine.daemon is not None
-            and folders.owner(store.path) != machine.daemon.uid
-            and not folders.entries(store.path)
-        )
-        return None if is_empty_and_anothers else f"{store.path} is there"
-
     yield Step(
         "archive folder",
         "The folder of the archive",
         _made(store.path, "0750", wanted),
         hint="make the folder yourself, or mount its share, then run setup again",
-        already=already,
+        already=_is_the_daemons(store.path, wanted, machine),
         needs=(ROOT,) if wanted.ways.service else (),
     )
 
@@ -180,9 +189,11 @@ def _configuration(wanted: Wanted, machine: Machine) -> Iterator[Step]:
 
 
 def _here_document(path: Path, text: str) -> str:
-    """Written beside it, and linked: so the file is there whole or not at all, and one that is there stays."""
+    """Written beside it, and linked: so the file is there whole or not at all, and one that is there stays. Never into
+    what has that name already: it may be a link, or, after a kill, the same file as a configuration of before."""
     new, there = shlex.quote(f"{path}.new"), shlex.quote(str(path))
-    return f"(umask 022; cat > {new}) <<'END' && ln {new} {there} && rm {new}\n{text}END"
+    writing = f"(umask 022; rm -f {new}; set -C; cat > {new})"
+    return f"{writing} <<'END' && ln {new} {there} && rm {new}\n{text}END"
 
 
 def _check(machine: Machine) -> Step:

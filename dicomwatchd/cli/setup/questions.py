@@ -78,6 +78,8 @@ def _state(value: str, _answers: Answers, around: Around) -> Checked:
     kind = folders.file_system(path)
     if folders.is_network(kind):
         raise Refused(f"is on {kind}: the state must be on a local disk")
+    if around.service:
+        folders.require_the_daemons(path, around.machine)
     return Checked(str(path))
 
 
