@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 TESTS = ("tests/unit/test_protection.py",)
+SHAPES = ("tests/unit/test_preflight_shapes.py",)
 HARMLESS = ("tests/unit/test_preflight_rights.py",)
 _ASKED = "archive/aws/questions.py"
 _SETTINGS = "archive/stores/s3/settings.py"
@@ -53,6 +54,37 @@ PROTECTION: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             'for group in ("AllUsers", "AuthenticatedUsers")',
             'for group in ("AllUsers",)',
             TESTS,
+        ),
+        (
+            "an answer of another shape is none",
+            _ASKED,
+            "    except (LookupError, TypeError, AttributeError):\n",
+            "    except ZeroDivisionError:\n",
+            SHAPES,
+        ),
+        (
+            "no judgement is no no",
+            _SETTINGS,
+            '["PolicyStatus"]["IsPublic"]',
+            '.get("PolicyStatus", {}).get("IsPublic")',
+            SHAPES,
+        ),
+        ("no list is no empty list", _SETTINGS, 'acl["Grants"]', '(acl.get("Grants") or ())', SHAPES),
+        ("a lock that is off", _SETTINGS, '            == "Enabled"\n', "            is not None\n", SHAPES),
+        (
+            "an encryption without a name",
+            _SETTINGS,
+            'found if found.get("SSEAlgorithm") else {}',
+            "found",
+            SHAPES,
+        ),
+        ("a proxy's refusal", _RIGHTS, 'frozenset(("AccessDenied",))', 'frozenset(("AccessDenied", "403"))', SHAPES),
+        (
+            "half a denial",
+            "archive/stores/s3/setup.py",
+            'statement.get("Condition") in _WITHOUT_TLS',
+            '"aws:SecureTransport" in str(statement.get("Condition"))',
+            SHAPES,
         ),
         ("until the first answer", _WATCH, "if self._is_known else UNTIL_THEN", "", TESTS),
         ("not for ever", _WATCH, "self._in_vain >= _LOOKS", "False", TESTS),

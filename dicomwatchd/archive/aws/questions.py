@@ -18,6 +18,8 @@ _T = TypeVar("_T")
 
 #: Throttled, or something in front of the store that cannot reach it: no answer to the question.
 _LATER = frozenset((429, 502, 503, 504))
+#: What is said in the place of a service's word where what it answers is no answer to this question.
+OTHER_SHAPE = "something that is no answer"
 #: By these a store says that it has no such thing at all.
 _NO_SUCH_QUESTION = frozenset(("NotImplemented", "MethodNotAllowed", "UnknownOperationException", "501", "405"))
 
@@ -34,8 +36,9 @@ class Unanswered:
 
 
 def asked(right: str, question: Callable[[], _T], absent: frozenset[str] = frozenset()) -> _T | Unanswered | None:
-    """The answer; None where the service says by one of these codes that nothing is set. Raises foreign errors where
-    there was no answer at all, or the service has no time for one."""
+    """The answer; None where the service says by one of these codes that nothing is set. What ``question`` does not
+    find in an answer (LookupError, TypeError, AttributeError) was none. Raises foreign errors where there was no answer
+    at all, or the service has no time for one."""
     try:
         return question()
     except botocore.exceptions.ClientError as error:
@@ -46,3 +49,5 @@ def asked(right: str, question: Callable[[], _T], absent: frozenset[str] = froze
             return None
         is_refused = isinstance(aws.translate(error, operation="ask", endpoint="s3"), CredentialsRefused)
         return Unanswered(right, code, is_refused, code in _NO_SUCH_QUESTION)
+    except (LookupError, TypeError, AttributeError):
+        return Unanswered(right, OTHER_SHAPE, is_refused=False, is_unknown_there=False)

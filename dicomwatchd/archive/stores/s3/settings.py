@@ -28,7 +28,12 @@ def object_lock(client: Any, bucket: str) -> bool | Unanswered:
     """Whether the bucket has Object Lock."""
     answer = asked(
         "s3:GetBucketObjectLockConfiguration",
-        lambda: bool(client.get_object_lock_configuration(Bucket=bucket).get("ObjectLockConfiguration")),
+        lambda: (
+            (client.get_object_lock_configuration(Bucket=bucket).get("ObjectLockConfiguration") or {}).get(
+                "ObjectLockEnabled"
+            )
+            == "Enabled"
+        ),
         frozenset(("ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration")),
     )
     return False if answer is None else answer
@@ -41,7 +46,8 @@ def default_encryption(client: Any, bucket: str) -> Mapping[str, Any] | Unanswer
     def question() -> Mapping[str, Any]:
         answer: Any = client.get_bucket_encryption(Bucket=bucket)
         rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules") or [{}]
-        return dict(rules[0].get("ApplyServerSideEncryptionByDefault") or {})
+        found = dict(rules[0].get("ApplyServerSideEncryptionByDefault") or {})
+        return found if found.get("SSEAlgorithm") else {}
 
     return asked(
         "s3:GetEncryptionConfiguration",
@@ -120,10 +126,11 @@ def exposure(client: Any, bucket: str) -> Exposure:
 
 def _by_policy(client: Any, bucket: str) -> bool | Unanswered | None:
     """Whether the bucket's policy, by itself, lets everybody in: the store's own judgement, borne out by the policy.
-    Ceph 18 calls each policy public that allows anything, to whomever."""
+    Ceph 18 calls each policy public that allows anything, to whomever. A gateway that takes the question for a listing
+    answers without a judgement, and of the access control list below without one."""
     judged = asked(
         "s3:GetBucketPolicyStatus",
-        lambda: bool(client.get_bucket_policy_status(Bucket=bucket).get("PolicyStatus", {}).get("IsPublic")),
+        lambda: bool(client.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"]["IsPublic"]),
         frozenset(("NoSuchBucketPolicy",)),
     )
     if judged is not True:
@@ -151,4 +158,4 @@ def _by_list(client: Any, bucket: str) -> bool | Unanswered | None:
 
 
 def _is_for_everybody(acl: Any) -> bool:
-    return any((grant.get("Grantee") or {}).get("URI") in _EVERYBODY for grant in acl.get("Grants") or ())
+    return any((grant.get("Grantee") or {}).get("URI") in _EVERYBODY for grant in acl["Grants"])

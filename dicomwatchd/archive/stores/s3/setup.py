@@ -332,16 +332,19 @@ def _unless_absent(look: Callable[[], Any], default: Any) -> Any:
         raise
 
 
+#: With another condition beside it, it would deny less.
+_WITHOUT_TLS = [{"Bool": {"aws:SecureTransport": said}} for said in ("false", ["false"], False)]
+
+
 def denies_plain(statement: Any, arn: str) -> bool:
     """Whether a statement, ours or somebody else's, denies everybody everything in the bucket without TLS."""
     if not isinstance(statement, dict) or statement.get("Effect") != "Deny":
         return False
-    condition = statement.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport")
     everything = statement.get("Action") in ("s3:*", "*", ["s3:*"], ["*"])
     everybody = statement.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
     resources = statement.get("Resource")
-    everywhere = resources == "*" or (isinstance(resources, list) and {arn, f"{arn}/*"} <= set(resources))
-    return everything and everybody and everywhere and str(condition).lower() in ("false", "['false']")
+    everywhere = resources == "*" or (isinstance(resources, list) and arn in resources and f"{arn}/*" in resources)
+    return everything and everybody and everywhere and statement.get("Condition") in _WITHOUT_TLS
 
 
 def _same_rule(wanted: dict[str, Any], other: Any) -> bool:
