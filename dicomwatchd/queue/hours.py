@@ -1,7 +1,8 @@
 """In which hours something came into each inbox, and in which nothing did although it was watched: for some weeks.
 
 Hours are counted since the epoch, so that neither a summer's begin nor another time zone moves what is on record; which
-hour of whose week each was is for the reader to say.
+hour of whose week each was is for the reader to say. What lies in the future does not count, and stays: by a clock that
+is years behind, as of a machine without a battery before it has the time from the network, all that was learnt does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database
 
 HOUR_SECONDS = 3600.0
-#: What is kept before the last hour in which something came, and of the silence after it.
+#: So many hours are kept up to the last in which something came, and of the silence after it.
 KEEP_HOURS = 8 * 7 * 24
 
 
@@ -53,8 +54,6 @@ class InboxHours:
         hour = self.now
         try:
             with self._database.write() as db:
-                # A clock that was ahead for a while has put down hours that have not come yet.
-                db.execute("DELETE FROM inbox_hours WHERE hour > ?", (hour,))
                 db.executemany(
                     "INSERT INTO inbox_hours (source_id, hour, files, watched_seconds) VALUES (?, ?, ?, ?)"
                     " ON CONFLICT DO UPDATE SET files = files + excluded.files,"
@@ -67,23 +66,32 @@ class InboxHours:
             raise
 
     def prune(self) -> None:
-        """What is too old to count. Raises Transient, Fatal."""
+        """What is too old to count, by the number of rows and not by the clock: of one that is ahead all would be old.
+        Raises Transient, Fatal."""
         with self._database.write() as db:
             for source_id, newest, last in db.execute(
                 "SELECT source_id, MAX(hour), MAX(CASE WHEN files > 0 THEN hour END) FROM inbox_hours"
-                " GROUP BY source_id"
+                " WHERE hour <= ? GROUP BY source_id",
+                (self.now,),
             ).fetchall():
                 last = newest if last is None else last
+                db.execute(
+                    "DELETE FROM inbox_hours WHERE source_id = ? AND hour <= (SELECT hour FROM inbox_hours"
+                    " WHERE source_id = ? AND hour <= ? ORDER BY hour DESC LIMIT 1 OFFSET ?)",
+                    (source_id, source_id, last, KEEP_HOURS),
+                )
                 # The newest stays: it is being written.
                 db.execute(
-                    "DELETE FROM inbox_hours WHERE source_id = ? AND (hour <= ? OR (hour > ? AND hour < ?))",
-                    (source_id, last - KEEP_HOURS, last + KEEP_HOURS, newest),
+                    "DELETE FROM inbox_hours WHERE source_id = ? AND hour < ? AND hour >= (SELECT hour FROM inbox_hours"
+                    " WHERE source_id = ? AND hour > ? ORDER BY hour LIMIT 1 OFFSET ?)",
+                    (source_id, newest, source_id, last, KEEP_HOURS),
                 )
 
     def of(self, source_id: int) -> list[Hour]:
-        """In their order."""
+        """In their order, up to the hour that is."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT hour, files, watched_seconds FROM inbox_hours WHERE source_id = ? ORDER BY hour", (source_id,)
+                "SELECT hour, files, watched_seconds FROM inbox_hours WHERE source_id = ? AND hour <= ? ORDER BY hour",
+                (source_id, self.now),
             ).fetchall()
         return [Hour(*row) for row in rows]

@@ -222,3 +222,45 @@ def test_a_clock_that_was_years_ahead_leaves_no_hours_that_have_not_come(bench: 
     bench.clock.seconds -= 10 * 365 * 86400
     hours.write({source: 60.0})
     assert [one.number for one in hours.of(source)] == [now]
+
+
+@pytest.mark.parametrize("years", [-50, -0.05, 0.01, 1, 30])
+def test_a_clock_that_is_wrong_for_an_hour_takes_nothing_away_that_was_learnt(bench: Bench, years: float) -> None:
+    """A machine without a battery begins in another year, until it has the time from the network. Files come
+    meanwhile, what is old is pruned, and the daemon is restarted."""
+    hours, source = bench.queue.hours, bench.source.source_id
+    for _ in range(KEEP_HOURS - 10):
+        bench.clock.seconds += 3600
+        hours.note(source, 1)
+        hours.write({source: 3600.0})
+    learnt, wrong = hours.of(source), round(years * 365 * 24) * 3600
+    bench.clock.seconds += wrong
+    for _ in range(2):
+        hours.note(source, 1)
+        hours.write({source: 60.0})
+        hours.prune()
+        assert not judge(hours.of(source), hours.now).is_silent
+    bench.reopen()
+    hours = bench.queue.hours
+    bench.clock.seconds -= wrong
+    hours.write({source: 60.0})
+    hours.prune()
+    assert {one.number for one in learnt} <= {one.number for one in hours.of(source)}
+    judged = judge(hours.of(source), hours.now)
+    assert judged.has_rhythm and judged.silent_hours <= 1
+    assert all(one.number <= hours.now for one in hours.of(source)), "what has not come yet says nothing"
+
+
+def test_a_clock_that_jumps_without_end_fills_nothing(bench: Bench) -> None:
+    hours, source = bench.queue.hours, bench.source.source_id
+    begun = bench.clock.seconds
+    for number in range(3 * KEEP_HOURS):
+        bench.clock.seconds = begun + (number * 7919 % 100_003) * 3600
+        hours.note(source, 1)
+        hours.write({source: 60.0})
+        if not number % 100:
+            hours.prune()
+    bench.clock.seconds = begun + 200_000 * 3600
+    hours.write({source: 60.0})
+    hours.prune()
+    assert len(hours.of(source)) <= KEEP_HOURS + 1
