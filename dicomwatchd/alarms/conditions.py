@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from dicomwatchd import certificates
+from dicomwatchd.alarms.aside import Aside, Away
 from dicomwatchd.alarms.kinds import Found, Kind, Unsure
 from dicomwatchd.alarms.rhythm import Judged, judge
 from dicomwatchd.config_alarms import Alarms as Settings
@@ -20,6 +22,8 @@ from dicomwatchd.queue.reports import Reports
 _HOUR = 3600.0
 #: Files of certificates are read so often.
 _CERTIFICATES_SECONDS = 3600.0
+#: So long the file system of one is waited for.
+ANSWER_SECONDS = 5.0
 
 #: One kind of condition, asked in each round. Raises Transient, Fatal of the state.
 Condition = Callable[[], Iterable[Found | Unsure]]
@@ -154,6 +158,7 @@ class Certificates:
         self._files, self._settings, self._clock = files, settings, clock
         self._read_at: float | None = None
         self._ends: dict[str, tuple[CertificateFile, float] | None] = {}
+        self._readers = {one.path: Aside("certificate") for one in files}
 
     def __call__(self) -> Iterator[Found | Unsure]:
         if not self._settings.certificate_days:
@@ -174,8 +179,8 @@ class Certificates:
         unread = set()
         for one in self._files:
             try:
-                ends = certificates.ends(one.path)
-            except (OSError, ValueError):
+                ends = self._readers[one.path].within(ANSWER_SECONDS, partial(certificates.ends, one.path))
+            except (OSError, ValueError, Away):
                 unread.add(one.subject)
                 continue
             end = min(ends) if one.is_shown else max(ends)

@@ -1,7 +1,8 @@
 """The command of `on_alarm`: run without a shell, told on standard input, and gone when its time is over.
 
 It is code that runs as the daemon's user, so neither it nor a folder on the way to it may be anybody else's to write.
-It gets nothing of the daemon: no variables, no descriptors, no output that anybody would read.
+It gets nothing of the daemon: no variables, no descriptors, no output that anybody would read. A thread of its own does
+all that asks the command's file system for something, or waits for its end: the share that it is on may not answer.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ import resource
 import signal
 import stat
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
+from dicomwatchd.alarms.aside import Aside, Away, Work
 from dicomwatchd.config_alarms import others_may_write
 
 DEADLINE_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
+#: How much longer than that it is waited for until its end has been seen, or its file system has answered.
+_GRACE_SECONDS = 5.0
+_NO_ANSWER = "the command, or the file system that it is on, does not answer"
 _MOST_LINKS = 40
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 #: Of its own, below those of the service that it shares.
@@ -55,16 +61,54 @@ class Hook:
         self._command = tuple(command)
         self._monotonic = monotonic
         self._deadline_seconds = deadline_seconds
+        self._aside = Aside("on-alarm")
 
     def check(self) -> str:
         """The program that is to be run, with every link followed. Raises HookFailed."""
-        return _trusted(self._command[0], os.geteuid())
+        try:
+            return self._aside.within(_GRACE_SECONDS, self._program)
+        except Away as error:
+            raise HookFailed(Why.TOO_LATE, _NO_ANSWER) from error
 
     def run(self, text: str, wait: Callable[[float], bool]) -> None:
         """``text`` is its standard input. ``wait`` waits for so many seconds, and says whether to leave off. When this
-        returns the command's process group is gone. Raises HookFailed, Interrupted."""
-        program = self.check()
+        returns the command's process group is gone, or killed and in the kernel's hands. Raises HookFailed,
+        Interrupted."""
+        leave = threading.Event()
+        try:
+            begun = self._aside.begin(lambda: self._run(text, leave))
+        except Away as error:
+            raise HookFailed(Why.TOO_LATE, _NO_ANSWER) from error
+        self._wait_for(begun, leave, wait)
+        begun.take()
+
+    def _wait_for(self, begun: Work[None], leave: threading.Event, wait: Callable[[float], bool]) -> None:
+        until = self._monotonic() + self._deadline_seconds + _GRACE_SECONDS
+        while not begun.done.is_set():
+            if wait(_LOOK_SECONDS):
+                leave.set()
+                if not begun.done.wait(_GRACE_SECONDS):
+                    raise Interrupted
+                return
+            if self._monotonic() >= until:
+                leave.set()
+                raise HookFailed(Why.TOO_LATE, _NO_ANSWER)
+
+    # -- the thread of its own ----------------------------------------------------------------------------------------
+
+    def _program(self) -> str:
+        program = _trusted(self._command[0], os.geteuid())
+        # Here, and not while it is started: that holds up all threads of this process.
+        with suppress(OSError), open(program, "rb") as file:
+            file.read(1)
+        return program
+
+    def _run(self, text: str, leave: threading.Event) -> None:
+        """Raises HookFailed, Interrupted."""
         until = self._monotonic() + self._deadline_seconds
+        program = self._program()
+        if leave.is_set():
+            raise Interrupted
         with open(os.memfd_create("alarm"), "w+b") as given:  # whoever does not read it holds nobody up
             given.write(text.encode())
             given.seek(0)
@@ -82,16 +126,16 @@ class Hook:
             except OSError as error:
                 raise HookFailed(Why.NOT_STARTED, os.strerror(error.errno or 0)) from error
         _limit(process.pid)
-        status = self._status(process, until, wait)
+        status = self._status(process, until, leave)
         if status:
             raise HookFailed(Why.FAILED, status=status)
 
-    def _status(self, process: subprocess.Popen[bytes], until: float, wait: Callable[[float], bool]) -> int:
+    def _status(self, process: subprocess.Popen[bytes], until: float, leave: threading.Event) -> int:
         try:
             while not _has_ended(process.pid):
                 if self._monotonic() >= until:
                     raise HookFailed(Why.TOO_LATE)
-                if wait(_LOOK_SECONDS) and not _has_ended(process.pid):
+                if leave.wait(_LOOK_SECONDS) and not _has_ended(process.pid):
                     raise Interrupted
         finally:
             # Before its leader is waited for: until then nobody else's group can have that number.

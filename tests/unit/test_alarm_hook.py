@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +102,65 @@ def test_one_that_leaves_others_behind(tmp_path: Path) -> None:
     run([str(script(tmp_path, f"sleep 300 & echo $! >{pids}; exit 0"))])
     time.sleep(0.2)
     assert not is_there(int(pids.read_text()))
+
+
+def test_a_share_that_does_not_answer_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks the file system that the command is on waits for as long as its server is away. When it is back
+    nothing is run any more that was to be told then, and the next is."""
+    out, back, real = tmp_path / "out", threading.Event(), os.lstat
+    program = script(tmp_path, f"cat >>{out}")
+    hook = Hook([str(program)], time.monotonic, 0.3)
+
+    def away(path: str) -> os.stat_result:
+        if str(path) == str(program):
+            assert back.wait(60)
+        return real(path)
+
+    monkeypatch.setattr(os, "lstat", away)
+    monkeypatch.setattr("dicomwatchd.alarms.hook._GRACE_SECONDS", 0.5)
+    begun, beats = time.monotonic(), list[float]()
+
+    def waiting(seconds: float) -> bool:
+        beats.append(seconds)
+        return wait(seconds)
+
+    for text in ("first\n", "second\n"):
+        with pytest.raises(HookFailed) as raised:
+            hook.run(text, waiting)
+        assert raised.value.why is Why.TOO_LATE and "does not answer" in raised.value.detail
+    with pytest.raises(HookFailed, match="too-late"):
+        hook.check()
+    assert time.monotonic() - begun < 20 and beats, "and whoever waits shows signs of life"
+    assert len([one for one in threading.enumerate() if one.name == "on-alarm"]) == 1, "one thread is left, and no more"
+    back.set()
+    until = time.monotonic() + 60
+    while any(one.name == "on-alarm" for one in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert not out.exists(), "told as failed, and not told late"
+    hook.run("third\n", wait)
+    assert out.read_text() == "third\n"
+
+
+def test_one_that_cannot_even_be_killed_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits in the kernel for a share whose server is away."""
+    dead, back, real = threading.Event(), threading.Event(), subprocess.Popen.wait
+
+    def unending(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        dead.set()
+        assert back.wait(60)
+        return real(self, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", unending)
+    monkeypatch.setattr("dicomwatchd.alarms.hook._GRACE_SECONDS", 0.5)
+    for waiting, error in ((wait, HookFailed), (lambda _: dead.is_set(), Interrupted)):
+        dead.clear()
+        back.clear()
+        begun = time.monotonic()
+        with pytest.raises(error):
+            run([str(script(tmp_path, "exec sleep 300"))], deadline=0.3, waiting=waiting)
+        assert time.monotonic() - begun < 20
+        back.set()
 
 
 def test_a_stop_ends_it(tmp_path: Path) -> None:

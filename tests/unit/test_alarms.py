@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -375,6 +377,38 @@ def test_certificates(tmp_path: Path, bench: Bench) -> None:
     bench.clock.seconds = end + 1
     assert sentences(condition())[0] == "the certificate of receiver ct has ended"
     assert list(Certificates(files, Settings(certificate_days=0), bench.clock)()) == []
+
+
+def test_a_certificate_on_a_share_that_does_not_answer_hides_no_other(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dicomwatchd import certificates
+
+    made = make_certificate(tmp_path / "tls")
+    away, back, real = tmp_path / "share" / "cert.pem", threading.Event(), certificates.ends
+
+    def ends(path: Path) -> list[float]:
+        assert path != away or back.wait(60)
+        return real(made.cert_file)
+
+    monkeypatch.setattr(certificates, "ends", ends)
+    monkeypatch.setattr(conditions, "ANSWER_SECONDS", 0.2)
+    files = [CertificateFile("receiver", name, path, is_shown=True) for name, path in
+             (("mr", away), ("ct", made.cert_file))]  # fmt: skip
+    condition = Certificates(files, Settings(certificate_days=3650), bench.clock)
+    for _ in range(3):
+        unsure, found = sorted(condition(), key=lambda one: isinstance(one, Found))
+        assert unsure == Unsure(Kind.CERTIFICATE, "receiver mr")
+        assert isinstance(found, Found) and found.subject == "receiver ct"
+        bench.clock.seconds += 3600
+    assert len([one for one in threading.enumerate() if one.name == "certificate"]) == 1
+    back.set()
+    until = time.monotonic() + 60
+    while any(one.name == "certificate" for one in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert {one.subject for one in condition()} == {"receiver mr", "receiver ct"}
+    assert not any(isinstance(one, Unsure) for one in condition())
 
 
 def test_a_silent_inbox(bench: Bench) -> None:

@@ -254,11 +254,11 @@ def test_a_clock_that_is_wrong_for_an_hour_takes_nothing_away_that_was_learnt(be
 def test_a_clock_that_jumps_without_end_fills_nothing(bench: Bench) -> None:
     hours, source = bench.queue.hours, bench.source.source_id
     begun = bench.clock.seconds
-    for number in range(3 * KEEP_HOURS):
-        bench.clock.seconds = begun + (number * 7919 % 100_003) * 3600
+    for jump in range(3 * KEEP_HOURS):
+        bench.clock.seconds = begun + (jump * 7919 % 100_003) * 3600
         hours.note(source, 1)
         hours.write({source: 60.0})
-        if not number % 100:
+        if not jump % 100:
             hours.prune()
     bench.clock.seconds = begun + 200_000 * 3600
     hours.write({source: 60.0})
