@@ -33,9 +33,14 @@ _PAGES: Mapping[Kind, str] = {
 }
 
 
-def read_on(kind: Kind) -> str:
-    """The section of the operations guide."""
-    return f"docs/operations.md#{_PAGES[kind]}"
+def is_known(code: str) -> bool:
+    """Another version, whose state this is, may have others."""
+    return code in _PAGES
+
+
+def read_on(code: str) -> str:
+    """The section of the operations guide; of a code that only another version knows the one about all alarms."""
+    return f"docs/operations.md#{_PAGES[Kind(code)] if is_known(code) else 'alarms'}"
 
 
 @dataclass(frozen=True, slots=True)

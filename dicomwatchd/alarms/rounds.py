@@ -14,7 +14,7 @@ from typing import Any
 
 from dicomwatchd.alarms.conditions import Condition
 from dicomwatchd.alarms.hook import Hook, HookFailed, Interrupted
-from dicomwatchd.alarms.kinds import Found, Kind, read_on
+from dicomwatchd.alarms.kinds import Found, Kind, is_known, read_on
 from dicomwatchd.errors import Transient
 from dicomwatchd.ports import Clock, Log, timestamp
 from dicomwatchd.queue.alarms import AlarmsKept, KeptAlarm
@@ -90,7 +90,7 @@ class Alarms:
         with suppress(Transient):
             if self._runs:  # whoever has put something right asks for the status, and not five seconds later
                 self._compare()
-        return [_document(one) for one in self._kept.open()]
+        return [_document(one) for one in self._kept.open() if is_known(one.code)]
 
     @property
     def problems(self) -> list[str]:
@@ -205,14 +205,13 @@ class Alarms:
 
 
 def _document(one: KeptAlarm) -> dict[str, Any]:
-    kind = Kind(one.code)
     return {
-        "alarm": kind.value,
-        "inbox": one.subject if kind is Kind.INBOX_SILENT else None,
+        "alarm": one.code,
+        "inbox": one.subject if one.code == Kind.INBOX_SILENT else None,
         "subject": one.subject,
         "sentence": one.sentence,
         "begun_at": timestamp(one.begun_at),
-        "read_on": read_on(kind),
+        "read_on": read_on(one.code),
     }
 
 

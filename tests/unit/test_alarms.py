@@ -238,6 +238,17 @@ def test_a_command_that_fails_is_told_in_the_journal_and_not_run_again(site: Sit
     assert site.alarms.problems == [] and site.hook.said == [("ended", "clock", "")]
 
 
+def test_one_that_only_another_version_knows_ends_with_it(site: Site) -> None:
+    """A state that was restored, or an older package over a newer one, whose states are of the same format."""
+    site.bench.queue.alarms.begin("of-another-version", "ct1", "something is amiss")
+    site.restart()
+    assert site.alarms.document() == [], "nothing that the schema does not know"
+    site.round()
+    assert site.events == [("alarm-ended", "of-another-version")] and site.alarms.document() == []
+    assert '"read_on": "docs/operations.md#alarms"' in site.hook.texts[0]
+    assert site.hook.said == [("begun", "of-another-version", "ct1"), ("ended", "of-another-version", "ct1")]
+
+
 def test_those_that_are_over_are_forgotten_after_a_month(site: Site) -> None:
     site.now = [CLOCK, SILENT]
     site.round()
