@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import struct
+import sys
+import termios
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from dicomwatchd.cli.terminal import glyphs
+from dicomwatchd.cli.top import terminal
 from dicomwatchd.cli.top.screen import Away, plain, screen
 from dicomwatchd.cli.top.seen import Seen
 
@@ -258,3 +265,47 @@ def test_a_daemon_that_is_away_is_said_before_all_else() -> None:
     text = page(filled(), away=away)
     assert text.startswith("THE DAEMON IS NOT RUNNING since 14:03:12; trying again   figures of ")
     assert "150/300" in text, "what was seen last stays"
+
+
+@pytest.mark.parametrize("height", [24, None])
+def test_nothing_that_a_daemon_says_steers_the_terminal(height: int | None) -> None:
+    """`--socket` may name that of anybody."""
+    evil = "\x1b]0;x\x07\x9b2J\r\n\u202e"
+
+    def spoilt(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: spoilt(inner, name) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [spoilt(inner, key) for inner in value]
+        is_text = isinstance(value, str) and not key.endswith(("_at", "_since"))
+        return f"{value}{evil}" if is_text else value
+
+    seen = Seen()
+    seen.answer(spoilt(answer(study("parked", ready=4), study("uploading"), study("queued", "1.2.3"))))
+    for width in (40, 80, 200):
+        lines = plain(screen(seen, width, height, glyphs.BLOCKS).lines)
+        assert all(line.isprintable() for line in lines), lines
+        assert "\ufffd" in "".join(lines)
+
+
+def test_a_terminal_that_does_not_know_its_size_has_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A serial line, or a container's: 0 columns and 0 lines."""
+    ours, theirs = os.openpty()
+    with open(theirs, "w") as stdout, open(ours, "rb", closefd=True):
+        monkeypatch.setattr(sys, "stdout", stdout)
+        display = terminal.Screen(Console(file=stdout), theirs, theirs)
+        assert os.get_terminal_size(theirs) == (0, 0) and display.size == (80, 24)
+        for size, expected in (((7, 132), (132, 7)), ((1, 1), (1, 1)), ((0, 100), (100, 24)), ((50, 0), (80, 50))):
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+            assert display.size == expected
+
+
+def test_a_terminal_that_is_gone_ends_it() -> None:
+    ours, theirs = os.openpty()
+    reading, writing = os.pipe()
+    os.close(ours)
+    try:
+        assert terminal.Screen(Console(), theirs, reading).wait(60) == "quit"
+    finally:
+        for fd in (theirs, reading, writing):
+            os.close(fd)

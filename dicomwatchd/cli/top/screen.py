@@ -308,10 +308,11 @@ def _length(line: Line) -> int:
 
 
 def _cut(line: Line, width: int, how: Glyphs) -> Line:
+    """Whatever a line is put together from, nothing in it steers the terminal."""
     found: Line = []
     for text, style in line:
         if width <= 0:
             break
-        found.append((how.safe(text)[:width], style))
+        found.append((how.safe(output.clean(text))[:width], style))
         width -= len(text)
     return found

@@ -31,6 +31,7 @@ _KEYS = {b"\x1b[A": "up", b"\x1bOA": "up", b"\x1b[B": "down", b"\x1bOB": "down",
     b"\x04": "quit",
     b"\x0c": "redraw",
 }
+_USUAL = (80, 24)
 #: A signal that ends a program, which is to give the terminal back first.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
@@ -56,9 +57,10 @@ class Screen:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines, as they are now."""
+        """Columns and lines, as they are now; the usual ones where the terminal does not know (0), as on a serial
+        line."""
         found = os.get_terminal_size(sys.stdout.fileno())
-        return max(1, found.columns), max(1, found.lines)
+        return found.columns or _USUAL[0], found.lines or _USUAL[1]
 
     def draw(self, lines: Iterable[Line]) -> None:
         """As many lines as there are, none too wide."""
@@ -80,7 +82,9 @@ class Screen:
                 return "suspend"
         if self._stdin_fd not in readable:
             return None
-        typed = os.read(self._stdin_fd, 64)
+        typed = b""
+        with suppress(OSError):  # as EIO, where nobody holds its other end any more
+            typed = os.read(self._stdin_fd, 64)
         if not typed:
             return "quit"  # the terminal is gone
         if typed in _KEYS:
