@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -261,6 +263,15 @@ def test_csv_is_plain_and_whole(known: Bench) -> None:
     assert '"ct1,mr1"' in table.text({"periods": [several]})
 
 
+def test_no_cell_is_a_formula_or_steers_a_terminal(known: Bench) -> None:
+    """`--socket` may name that of anybody."""
+    period = known.queue.history.of(7)["periods"][0]
+    for name in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\x1b]0;x\x07", "ct1"):
+        [_, line] = list(csv.reader(io.StringIO(table.text({"periods": [{**period, "inbox": name}]}), newline="")))
+        assert line[2] == "ct1" if name == "ct1" else line[2][0] in "'\ufffd", line
+        assert line[2].isprintable() and line[3] == str(period["shipments"])
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -396,6 +407,28 @@ def test_no_other_file_is_replaced(known: Bench, ctl: Callable[..., Result], tmp
     assert done.exit_code == 1 and "it was left unchanged" in done.stderr
     assert file.read_bytes() == b"\0" * 128 + b"DICM"
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".dicomwatchctl")] == []
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_not_waited_for(known: Bench, ctl: Callable[..., Result], tmp_path: Path) -> None:
+    """A pipe without anybody at its other end, which /dev/stdout may be."""
+    os.mkfifo(tmp_path / "pipe")
+    done = ctl(answer(known), "--html", str(tmp_path / "pipe"))
+    assert done.exit_code == 1 and "it was left unchanged" in done.stderr
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_an_interrupted_page_leaves_nothing(
+    known: Bench, ctl: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    done = ctl(answer(known), "--html", str(tmp_path / "page.html"))
+    assert done.exit_code != 0
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".dicomwatchctl")] == []
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(known: Bench, ctl: Callable[..., Result], tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def _write(path: Path, text: str) -> None:
 
     temporary = None
     try:
-        if path.exists() and not page.is_one(path):
+        if path.exists() and not (path.is_file() and page.is_one(path)):
             raise Permanent(
                 "a file of this name is there and is no page of dicomwatchctl stats; it was left unchanged",
                 code="name-taken",
@@ -161,9 +161,11 @@ def _write(path: Path, text: str) -> None:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+        temporary = None
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise Permanent(
             f"the page cannot be written ({os.strerror(error.errno or 0)})", code="not-written", path=str(path)
         ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

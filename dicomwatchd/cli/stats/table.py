@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from dicomwatchd.cli.terminal import output
+
 _STAGES = ("upload", "verify", "record", "purge")
 _TAKEN = ("median_seconds", "p95_seconds", "longest_seconds")
 HEADER = (
@@ -17,8 +19,9 @@ HEADER = (
 
 
 def text(history: Mapping[str, Any]) -> str:
-    """Lines end with CR LF. Times are UTC, ISO 8601; what is not known is empty. A cell that a spreadsheet would take
-    for a formula cannot be: names begin with a letter or digit."""
+    """Lines end with CR LF. Times are UTC, ISO 8601; what is not known is empty. No cell is one that a spreadsheet
+    would take for a formula: names begin with a letter or digit, or with an apostrophe where another's daemon says
+    otherwise."""
     into = io.StringIO()
     writer = csv.writer(into, lineterminator="\r\n")
     writer.writerow(HEADER)
@@ -26,9 +29,16 @@ def text(history: Mapping[str, Any]) -> str:
         took = one["to_archive"] or {}
         writer.writerow(
             [
-                *(one[name] for name in HEADER[:9]),
-                *(one["seconds"].get(stage, "") for stage in _STAGES),
-                *(took.get(name, "") for name in _TAKEN),
+                *(_cell(one[name]) for name in HEADER[:9]),
+                *(_cell(one["seconds"].get(stage, "")) for stage in _STAGES),
+                *(_cell(took.get(name, "")) for name in _TAKEN),
             ]
         )
     return into.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = output.clean(value)
+    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@") else text
