@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dicomwatchd.archive.catalogues.sites import SiteRow, SiteTable
     from dicomwatchd.sites.report import SiteReport
 
+_ALIVE, _SILENT, _UNKNOWN = "alive", "silent", "unknown"
 #: A row is told apart from another of its name by so many digits of its id, at least.
 _ID_DIGITS = 8
 
@@ -35,16 +36,17 @@ def list_sites(invocation: Invocation, where: ArchiveOptions, as_json: bool) -> 
     Each daemon writes into the catalogue every few minutes (sites in the configuration) that it is alive, how much
     waits there, and what it has archived. Needs no daemon here, and the rights of whoever fetches. A site is silent if
     nothing has come of it for sites.silent_after (1 h without a configuration), by its own clock and this machine's.
-    The exit code is 1 if a site is silent, or two daemons share a name or a state.
+    Of one whose clock was ahead by more than that it is unknown. The exit code is 1 if a site is silent or unknown, or
+    two daemons share a name or a state.
     """
     silent_after = _silent_after(invocation, where)
     with closing(_table(invocation, where)) as table:
         rows = table.rows()
     now = time.time()
     sites, unreadable = _described(rows, now, silent_after)
-    names = [one["name"] for one in sites if one["state"] == "alive"]
+    names = [one["name"] for one in sites if one["state"] != _SILENT]
     twice = sorted({name for name in names if names.count(name) > 1})
-    is_amiss = twice or any(one["state"] == "silent" or one["twin_host"] for one in sites)
+    is_amiss = twice or any(one["state"] != _ALIVE or one["twin_host"] for one in sites)
     code = exits.NO if is_amiss else exits.OK
     if as_json:
         output.document({"sites": sites, "names_used_twice": twice, "unreadable": unreadable})
@@ -85,7 +87,7 @@ def list_sites(invocation: Invocation, where: ArchiveOptions, as_json: bool) -> 
             least=("ID", "ARCHIVED", "PARKED", "VERSION", "OLDEST"),
         )
     for one in sites:
-        if one["state"] == "silent":
+        if one["state"] == _SILENT:
             output.say(
                 f"Problem: nothing has come of site {one['name']} for {output.duration(one['seen_seconds'])}. Look"
                 f" there (host {one['host'] or 'unknown'}); out of service: dicomwatchctl sites forget {one['name']}"
@@ -95,7 +97,13 @@ def list_sites(invocation: Invocation, where: ArchiveOptions, as_json: bool) -> 
                 f"Problem: two daemons work with the state of site {one['name']}, on hosts {one['host'] or 'unknown'}"
                 f" and {one['twin_host']}: stop one of them, and give it an empty state directory"
             )
-        if one["clock_ahead_seconds"]:
+        if one["state"] == _UNKNOWN:
+            output.say(
+                f"Problem: whether site {one['name']} is alive cannot be told from here: its clock was ahead of this"
+                f" machine's by {output.duration(one['clock_ahead_seconds'])}. Look there (host"
+                f" {one['host'] or 'unknown'}), and set it right"
+            )
+        elif one["clock_ahead_seconds"]:
             output.say(
                 f"The clock of site {one['name']} is ahead of this machine's by"
                 f" {output.duration(one['clock_ahead_seconds'])}"
@@ -175,11 +183,12 @@ def _description(row: SiteRow, said: SiteReport, now: float, silent_after: float
     from dicomwatchd.sites.lookout import age_by_clock, clock_ahead, is_silent
 
     age, ahead = age_by_clock(said, now), clock_ahead(said, now)
+    far_ahead = bool(silent_after) and ahead > silent_after  # dead, it would be alive here until that time has come
     return {
         "name": said.name,
         "site_id": row.site_id,
         "host": said.host or None,
-        "state": "silent" if is_silent(said, age, silent_after) else "alive",
+        "state": _UNKNOWN if far_ahead else _SILENT if is_silent(said, age, silent_after) else _ALIVE,
         "last_seen_at": said.at,
         "seen_seconds": round(age, 1),
         "clock_ahead_seconds": round(ahead, 1) if ahead else None,
@@ -210,7 +219,7 @@ def _wanted(table: SiteTable, name: str, silent_after: float) -> list[SiteRow]:
         one for one in found if len(name) >= _ID_DIGITS and one["site_id"].startswith(name)
     ]
     if len(named) > 1:
-        named = [one for one in named if one["state"] == "silent"]
+        named = [one for one in named if one["state"] == _SILENT]
         if not named:
             raise click.UsageError("several sites have this name, and none of them is silent: give the ID of one")
     return [rows[one["site_id"]] for one in named]

@@ -67,6 +67,20 @@ def test_all_is_well_and_one_is_silent(table: SqliteSites, tmp_path: Path) -> No
     assert (found["north"]["held"], found["north"]["codes"]) == (2, ["held"])
 
 
+def test_of_a_clock_that_is_far_ahead_nobody_can_tell(table: SqliteSites, tmp_path: Path) -> None:
+    """It may have been dead for days, and would be called alive until its time has come here."""
+    put(table, 1, said("north"))
+    put(table, 2, said("south", -3 * 86400.0))
+    result = ctl(tmp_path)
+    assert result.exit_code == 1
+    assert "Problem: whether site south is alive cannot be told from here: its clock was ahead" in result.stdout
+    assert "by 3 d" in result.stdout and "The clock of site" not in result.stdout
+    found = {one["name"]: one["state"] for one in json.loads(ctl(tmp_path, "--json").stdout)["sites"]}
+    assert found == {"north": "alive", "south": "unknown"}
+    put(table, 3, said("south"))
+    assert json.loads(ctl(tmp_path, "--json").stdout)["names_used_twice"] == ["south"]
+
+
 def test_two_of_one_name_and_two_of_one_state(table: SqliteSites, tmp_path: Path) -> None:
     put(table, 1, said("north", host="a"))
     put(table, 2, said("north", host="b"))
