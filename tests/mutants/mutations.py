@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.alarms import ALARMS
 from tests.mutants.at_once import AT_ONCE
 from tests.mutants.cloud import CLOUD
 from tests.mutants.commitment import COMMITMENT
@@ -15,6 +16,7 @@ from tests.mutants.composition import COMPOSITION
 from tests.mutants.drill import DRILL
 from tests.mutants.erased import ERASED
 from tests.mutants.fairness import FAIRNESS
+from tests.mutants.figures import FIGURES
 from tests.mutants.final_check import LAST_SIGHT
 from tests.mutants.handed import HANDED_IN
 from tests.mutants.handed_out import HANDED_OUT
@@ -30,6 +32,7 @@ from tests.mutants.protection import PROTECTION
 from tests.mutants.receiver import RECEIVER
 from tests.mutants.roots import ROOTS
 from tests.mutants.setup import SETUP
+from tests.mutants.sites import SITES
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -1450,6 +1453,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in PLANTED),
     *(Mutation(*row) for row in ROOTS),
     *(Mutation(*row) for row in SETUP),
+    *(Mutation(*row) for row in ALARMS),
+    *(Mutation(*row) for row in SITES),
+    *(Mutation(*row) for row in FIGURES),
     *(Mutation(*row) for row in UPLOADS),
     *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),

@@ -94,6 +94,37 @@ def test_a_new_inbox_is_learnt_first() -> None:
     assert not judge([Hour(number, 0, 3600.0) for number in range(2000)], 2000).is_silent, "nothing ever came"
 
 
+def test_three_weeks_are_learnt_though_there_are_days_enough() -> None:
+    for days, has_rhythm in ((19, False), (23, True)):
+        hours = lived(emergency, 5, date(2026, 1, 12), date(2026, 1, 12) + timedelta(days=days))
+        assert judge(hours, hours[-1].number + 1, rhythms.local).has_rhythm is has_rhythm
+
+
+def test_the_hour_that_is_is_missed_by_nobody_yet() -> None:
+    """Something comes in every hour; so each that is over counts one, and the seventh makes it silent."""
+    hours = [Hour(number, 1, 3600.0) for number in range(1000)]
+    last = hours[-1].number
+    for missed, is_silent in ((6, False), (7, True)):
+        now = last + missed + 1
+        silence = [Hour(number, 0, 3600.0) for number in range(last + 1, now + 1)]
+        judged = judge([*hours, *silence], now)
+        assert (judged.missed_hours, judged.is_silent) == (missed, is_silent)
+
+
+def test_what_has_not_come_yet_ends_no_silence() -> None:
+    hours = [Hour(number, 1, 3600.0) for number in range(1000)] + [Hour(1000 + more, 0, 3600.0) for more in range(20)]
+    assert judge(hours, 1020).is_silent
+    assert judge([*hours, Hour(3000, 1, 3600.0)], 1020).is_silent
+
+
+def test_a_silence_of_ten_weeks_ago_is_no_measure() -> None:
+    busy = [Hour(number, 1, 3600.0) for number in range(KEEP_HOURS + 500)]
+    for begin, known in ((10, 0.0), (KEEP_HOURS, 1.0)):
+        hours = [Hour(one.number, int(not begin <= one.number < begin + 100), 3600.0) for one in busy]
+        judged = judge(hours, hours[-1].number + 1)
+        assert (judged.known_hours >= 50) is bool(known), judged
+
+
 def test_hours_in_which_nobody_looked_say_nothing() -> None:
     """The daemon was stopped for a week, or the inbox could not be opened; or the clock was set ahead by one."""
     hours = office_weeks(9)
@@ -249,6 +280,24 @@ def test_a_clock_that_is_wrong_for_an_hour_takes_nothing_away_that_was_learnt(be
     judged = judge(hours.of(source), hours.now)
     assert judged.has_rhythm and judged.silent_hours <= 1
     assert all(one.number <= hours.now for one in hours.of(source)), "what has not come yet says nothing"
+
+
+def test_what_a_clock_that_was_ahead_has_put_down_takes_no_place(bench: Bench) -> None:
+    hours, source = bench.queue.hours, bench.source.source_id
+
+    def pass_by(number: int) -> None:
+        for _ in range(number):
+            bench.clock.seconds += 3600
+            hours.note(source, 1)
+            hours.write({source: 3600.0})
+        hours.prune()
+
+    pass_by(KEEP_HOURS)
+    bench.clock.seconds += 365 * 86400
+    pass_by(50)
+    bench.clock.seconds -= 365 * 86400
+    pass_by(60)
+    assert len(hours.of(source)) == KEEP_HOURS
 
 
 def test_a_clock_that_jumps_without_end_fills_nothing(bench: Bench) -> None:
