@@ -14,6 +14,7 @@ from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 from dicomwatchd.series.document import Entry, Known, shared
 from dicomwatchd.series.extract import extract
+from dicomwatchd.series.values import Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,12 @@ def derive(
     entries: dict[Known, Entry] = {}
     failed: dict[Known, DicomwatchdError] = {}
     read_bytes = 0
+    seen = Seen()
     first: Mapping[str, dict[str, object]] = {}
 
     def one(item: ManifestInstance) -> Entry | DicomwatchdError:
         try:
-            return _read(store, study, item, places(item), progress)
+            return _read(store, study, item, places(item), progress, seen)
         except (Fatal, Stopping):
             raise
         except Transient as error:
@@ -75,11 +77,12 @@ def _read(
     item: ManifestInstance,
     places: Iterable[ManifestInstance],
     progress: Callable[[int], None],
+    seen: Seen,
 ) -> Entry:
     trouble: DicomwatchdError | None = None
     for source in sources(store, study, places):
         try:
-            found = extract(chunks(store, source), item.size_bytes, item.transfer_syntax_uid)
+            found = extract(chunks(store, source), item.size_bytes, item.transfer_syntax_uid, seen)
         except ColdObject as error:
             trouble = error
             continue

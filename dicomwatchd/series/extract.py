@@ -28,7 +28,7 @@ from dicomwatchd.series import pixels, values
 from dicomwatchd.series.forward import Forward, inflated
 from dicomwatchd.series.pixels import FRAMES_LIMIT, Description, Pixels
 from dicomwatchd.series.unreadable import Unreadable
-from dicomwatchd.series.values import Element
+from dicomwatchd.series.values import Element, Seen
 
 #: Elements of one instance that are read, and the bytes of their values that are in its JSON. An enhanced image of
 #: 5,000 frames has some 200,000 elements, of 3 MB.
@@ -84,10 +84,12 @@ class Extracted:
     is_big_endian: bool = False
 
 
-def extract(chunks: Iterable[bytes | memoryview], size_bytes: int, transfer_syntax_uid: str = "") -> Extracted:
+def extract(
+    chunks: Iterable[bytes | memoryview], size_bytes: int, transfer_syntax_uid: str = "", seen: Seen | None = None
+) -> Extracted:
     """Read all of a file, whose size is said to be ``size_bytes``, to its end. ``transfer_syntax_uid`` is what the
-    archive has on record of it, for a file that declares none. Raises nothing of its own, whatever the bytes are; what
-    ``chunks`` raises."""
+    archive has on record of it, for a file that declares none; ``seen`` what other instances of its series have said.
+    Raises nothing of its own, whatever the bytes are; what ``chunks`` raises."""
     file = Forward(chunks)
     found = Extracted("", 0)
     walk: _Walk | None = None
@@ -98,7 +100,7 @@ def extract(chunks: Iterable[bytes | memoryview], size_bytes: int, transfer_synt
         data = Forward(inflated(file, size_bytes)) if found.is_deflated else file
         encoding = encoding_at(MemoryBytes(data.peek(8)), 0, declared_encoding(declared))
         found = replace(found, is_big_endian=encoding.big_endian)
-        walk = _Walk(data, encoding, declared)
+        walk = _Walk(data, encoding, declared, seen or Seen())
         walk.data_set()
     except Unreadable as error:
         unreadable = str(error)
@@ -136,14 +138,15 @@ def pass_file_meta(file: Forward) -> str:
 class _Walk:
     """Through one data set; ``attributes`` and the others hold what was found so far, whatever ends it."""
 
-    def __init__(self, data: Forward, encoding: Encoding, transfer_syntax_uid: str) -> None:
+    def __init__(self, data: Forward, encoding: Encoding, transfer_syntax_uid: str, seen: Seen) -> None:
         self._data = data
+        self._seen = seen
         self._explicit = encoding.explicit
         self._big_endian = encoding.big_endian
         self._transfer_syntax_uid = transfer_syntax_uid
         order = ">" if encoding.big_endian else "<"
         self._tag = struct.Struct(order + "HH").unpack_from
-        self._short = struct.Struct(order + "H").unpack_from
+        self._head = struct.Struct(order + "HH2sH").unpack_from
         self._long = struct.Struct(order + "L").unpack_from
         self._elements_left = ELEMENTS_LIMIT
         self._bytes_left = VALUES_LIMIT_BYTES
@@ -170,7 +173,7 @@ class _Walk:
     ) -> None:
         """The elements up to ``end``, or to an item's delimiter; ``depth`` 0 is the data set, which ends where there is
         nothing more."""
-        data = self._data
+        data, head = self._data, self._head
         while end is None or data.at < end:
             if end is not None and data.at + 8 > end:
                 raise Unreadable(_MALFORMED)
@@ -179,7 +182,7 @@ class _Walk:
                 if depth or any(header):
                     raise Unreadable(_CUT_OFF)
                 return
-            group, number = self._tag(header)
+            group, number, field_, length = head(header)
             tag = group << 16 | number
             if group == _DELIMITERS:
                 if tag == ITEM_END and depth and end is None:
@@ -189,7 +192,9 @@ class _Walk:
                 return
             if not depth and (not tag or (self.pixels is not None and is_foreign(tag, int(self.pixels.tag, 16)))):
                 return  # padding, or what is none of the data set's
-            vr, length = self._vr_and_length(tag, header, explicit=explicit)
+            vr = values.SHORT.get(field_) if explicit else None
+            if vr is None:
+                vr, length = self._vr_and_length(tag, header, explicit=explicit)
             if end is not None and length != UNDEFINED and data.at + length > end:
                 raise Unreadable(_MALFORMED)
             self._elements_left -= 1
@@ -226,7 +231,7 @@ class _Walk:
             if len(rest) < 4:
                 raise Unreadable(_CUT_OFF)
             return field_.decode("ascii"), self._long(rest, 0)[0]
-        return field_.decode("ascii"), self._short(header, 6)[0]
+        return field_.decode("ascii"), self._head(header)[3]
 
     def _value(self, tag: int, at: str, vr: str, length: int, charset: CharacterSet, depth: int) -> Element:
         data = self._data
@@ -250,7 +255,7 @@ class _Walk:
         if self._bytes_left < 0:
             raise Unreadable(_TOO_MUCH)
         raw = self._taken(length)
-        return values.element(vr, raw, charset, big_endian=self._big_endian)
+        return self._seen.element(vr, raw, charset, big_endian=self._big_endian)
 
     def _taken(self, length: int) -> bytes:
         raw = self._data.take(length)
