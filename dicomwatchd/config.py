@@ -29,6 +29,7 @@ from dicomwatchd import (
     config_bandwidth,
     config_metrics,
     config_receiver,
+    config_series,
     config_sites,
     config_web,
     resolved_paths,
@@ -543,6 +544,7 @@ class Config(_Model):
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when less than this share of a disk is free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     restore_drill: RestoreDrill = RestoreDrill()
+    series_objects: config_series.SeriesObjects = "as-sent"
     site: config_sites.Site = config_sites.Site()
     sites: config_sites.Sites = config_sites.Sites()
     alarms: config_alarms.Alarms = config_alarms.Alarms()

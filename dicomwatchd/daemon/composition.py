@@ -6,6 +6,7 @@ workers and hooks of their own, and call the very same steps one by one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,6 +43,7 @@ from dicomwatchd.ports import Cancellation, Clock, Log, never_cancelled
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source, Transition
 from dicomwatchd.queue.waits import WaitNews
+from dicomwatchd.series.sent import SentSeries
 from dicomwatchd.uploads.archived import ArchivedInstances
 from dicomwatchd.uploads.folders import UploadFolders
 from dicomwatchd.uploads.jobs import UploadJobs
@@ -109,6 +111,7 @@ class Parts:
         except BaseException:  # whatever ends it: nobody else has the state, and its lock
             self.queue.close()
             raise
+        self.series = self._series_objects(plan)
         self._pinning = Pinning(self.queue.roots, around.log, lambda: self.dispatcher.wake())
         self.context = Context(
             archive=archive,
@@ -139,6 +142,8 @@ class Parts:
             stops_deleting=lambda: self.expiring.stops_deleting(),
             pinned=self._pinning.pinned,
             is_exchanged=self._pinning.is_exchanged,
+            passing=self.series.look if self.series is not None else lambda _header, _sha256, _data: None,
+            finished=self.series.finished if self.series is not None else lambda _manifest: None,
         )
         self.queue.claims.not_responding = around.inboxes.not_responding
         self.dispatcher = Dispatcher(
@@ -330,6 +335,19 @@ class Parts:
             around.clock,
             random,
             self._log,
+            busy=lambda: self.dispatcher.busy,
+            in_trouble=lambda: self.dispatcher.backoff.is_to_be_left_alone,
+        )
+
+    def _series_objects(self, plan: Plan) -> SentSeries | None:
+        if plan.series_objects == "off":
+            return None
+        return SentSeries(
+            self.archive.store,
+            self._around.clock,
+            self._log,
+            reads_back=plan.series_objects == "complete",
+            cpu_seconds=time.thread_time,
             busy=lambda: self.dispatcher.busy,
             in_trouble=lambda: self.dispatcher.backoff.is_to_be_left_alone,
         )

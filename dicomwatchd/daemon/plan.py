@@ -19,6 +19,7 @@ from dicomwatchd.config import (
 )
 from dicomwatchd.config_alarms import Alarms
 from dicomwatchd.config_drill import RestoreDrill
+from dicomwatchd.config_series import SeriesObjects
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.pipeline.deletion.early import Room
@@ -75,6 +76,7 @@ class Plan:
     on_alarm: tuple[str, ...] | None = None
     #: Whose end is told beforehand.
     certificates: tuple[CertificateFile, ...] = ()
+    series_objects: SeriesObjects = "off"
     #: Of its disk a restore drill leaves this share free.
     free_share: float = 0.1
 
@@ -105,6 +107,7 @@ def plan_of(config: Config) -> Plan:
         alarms=config.alarms,
         on_alarm=config.on_alarm,
         certificates=tuple(_certificates(config)),
+        series_objects=config.series_objects,
         free_share=max(_shares_to_be_left(config, inboxes)),
     )
 

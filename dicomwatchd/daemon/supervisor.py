@@ -48,8 +48,8 @@ LOOP_SILENCE_SECONDS = 300.0
 #: How long an inbox is waited for when the daemon stops.
 STOP_ANSWER_SECONDS = 5.0
 #: The threads that nobody waits for longer when the daemon stops: what they do is worth nothing half done.
-DRILL, SITES = "drill", "sites"
-_DROPPED = frozenset({DRILL, SITES})
+DRILL, SITES, SERIES = "drill", "sites", "series"
+_DROPPED = frozenset({DRILL, SITES, SERIES})
 
 
 class StopSignal:
@@ -162,6 +162,8 @@ class Supervisor:
             self._sites = self._site_rounds(answers)
         if self._sites is not None:
             self._thread(SITES, self._sites.run, self._stopping, WORKER_SILENCE_SECONDS)
+        if parts.series is not None:
+            self._thread(SERIES, parts.series.run, self._stopping, None)
         if self._plan.commitments:
             self._thread("commitments", parts.commitments.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._control.start()

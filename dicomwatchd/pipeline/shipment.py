@@ -13,11 +13,13 @@ from dicomwatchd.archive.aws.observed import Observed
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.catalogues.sites import SiteTable
 from dicomwatchd.archive.layout.bundle import Span
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import Method, Verdict
 from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt
 from dicomwatchd.errors import Transient
+from dicomwatchd.model import InstanceHeader
 from dicomwatchd.pipeline.erased import ErasedStudies
 from dicomwatchd.pipeline.turns import Turns
 from dicomwatchd.ports import Cancellation, Clock, Log, Map, never_cancelled
@@ -102,6 +104,11 @@ class Context:
     turns: Turns = field(default_factory=Turns)
     #: Told of each file that was sent and created in the store, with its bytes; from any thread.
     sent: Callable[[int], None] = lambda _: None
+    #: Shown each file that the store has taken, from any thread: its header, its SHA-256, and its bytes where they are
+    #: in memory, for as long as the call takes. Raises nothing.
+    passing: Callable[[InstanceHeader, str, bytes | memoryview | None], None] = lambda _header, _sha256, _data: None
+    #: Told of each study that has come to its end, with what is on record of it. Raises nothing.
+    finished: Callable[[Manifest], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,8 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
             "stages": {name: {"seconds": round(s, 3)} for name, s in shipment.stages.seconds().items()},
         },
     )
+    if recorded.manifest.revision:
+        context.finished(recorded.manifest)
     return shipment
 
 

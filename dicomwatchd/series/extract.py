@@ -85,12 +85,19 @@ class Extracted:
 
 
 def extract(
-    chunks: Iterable[bytes | memoryview], size_bytes: int, transfer_syntax_uid: str = "", seen: Seen | None = None
+    chunks: Iterable[bytes | memoryview],
+    size_bytes: int,
+    transfer_syntax_uid: str = "",
+    seen: Seen | None = None,
+    *,
+    sha256: str = "",
+    elements_limit: int = ELEMENTS_LIMIT,
 ) -> Extracted:
     """Read all of a file, whose size is said to be ``size_bytes``, to its end. ``transfer_syntax_uid`` is what the
     archive has on record of it, for a file that declares none; ``seen`` what other instances of its series have said.
-    Raises nothing of its own, whatever the bytes are; what ``chunks`` raises."""
-    file = Forward(chunks)
+    ``sha256`` is that of all of it, for whoever has just worked it out. Raises nothing of its own, whatever the bytes
+    are; what ``chunks`` raises."""
+    file = Forward(chunks, sha256)
     found = Extracted("", 0)
     walk: _Walk | None = None
     unreadable = ""
@@ -100,11 +107,11 @@ def extract(
         data = Forward(inflated(file, size_bytes)) if found.is_deflated else file
         encoding = encoding_at(MemoryBytes(data.peek(8)), 0, declared_encoding(declared))
         found = replace(found, is_big_endian=encoding.big_endian)
-        walk = _Walk(data, encoding, declared, seen or Seen())
+        walk = _Walk(data, encoding, declared, seen or Seen(), elements_limit)
         walk.data_set()
     except Unreadable as error:
         unreadable = str(error)
-    sha256 = file.finish()
+    all_sha256 = file.finish()
     if walk is not None:
         found = replace(
             found,
@@ -113,7 +120,7 @@ def extract(
             pixels=walk.pixels,
             left_out=tuple(walk.left_out),
         )
-    return replace(found, sha256=sha256, size_bytes=file.at, unreadable=unreadable)
+    return replace(found, sha256=all_sha256, size_bytes=file.at, unreadable=unreadable)
 
 
 def pass_file_meta(file: Forward) -> str:
@@ -138,7 +145,7 @@ def pass_file_meta(file: Forward) -> str:
 class _Walk:
     """Through one data set; ``attributes`` and the others hold what was found so far, whatever ends it."""
 
-    def __init__(self, data: Forward, encoding: Encoding, transfer_syntax_uid: str, seen: Seen) -> None:
+    def __init__(self, data: Forward, encoding: Encoding, transfer_syntax_uid: str, seen: Seen, limit: int) -> None:
         self._data = data
         self._seen = seen
         self._explicit = encoding.explicit
@@ -148,7 +155,7 @@ class _Walk:
         self._tag = struct.Struct(order + "HH").unpack_from
         self._head = struct.Struct(order + "HH2sH").unpack_from
         self._long = struct.Struct(order + "L").unpack_from
-        self._elements_left = ELEMENTS_LIMIT
+        self._elements_left = limit
         self._bytes_left = VALUES_LIMIT_BYTES
         self._extended: dict[int, bytes] = {}
         self.attributes: DicomJson = {}

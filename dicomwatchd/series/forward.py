@@ -15,10 +15,12 @@ _INFLATED_STEP_BYTES = 256 * 1024
 
 
 class Forward:
-    """``at`` is where the next byte stands. Every byte that comes is hashed, whether it was asked for or not."""
+    """``at`` is where the next byte stands. Every byte that comes is hashed, whether it was asked for or not, unless
+    their ``sha256`` is known beforehand."""
 
-    def __init__(self, chunks: Iterable[bytes | memoryview]) -> None:
+    def __init__(self, chunks: Iterable[bytes | memoryview], sha256: str = "") -> None:
         self._chunks = iter(chunks)
+        self._known = sha256
         self._sha256 = hashlib.sha256()
         self._chunk = b""
         self._index = 0
@@ -71,12 +73,13 @@ class Forward:
         """Takes what is left; the SHA-256 of all that has come, as 64 hexadecimal digits."""
         for _ in self.rest():
             pass
-        return self._sha256.hexdigest()
+        return self._known or self._sha256.hexdigest()
 
     def _next(self) -> bytes:
         for chunk in self._chunks:
             if chunk:
-                self._sha256.update(chunk)
+                if not self._known:
+                    self._sha256.update(chunk)
                 return bytes(chunk)
         return b""
 

@@ -130,7 +130,7 @@ def _one(
         return
     document = SeriesDocument(study, series, derived.entries, f"dicomwatchd {__version__}")
     try:
-        size_bytes = objects.write(store, document, stored.name, found.erasure, stored.attempt)
+        size_bytes = objects.write(store, document, stored.name, found.manifest.revision, stored.attempt)
     except StudyErased:
         raise
     except Permanent as error:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import erasures
-from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore
 from dicomwatchd.archive.stores.reading import at_most
@@ -79,18 +78,16 @@ def load(store: ObjectStore, key: str, study: Uid, series: Uid) -> SeriesDocumen
     return SeriesDocument.from_bytes(data, study, series)
 
 
-def write(
-    store: ObjectStore, document: SeriesDocument, name: str, erasure: Erasure | None, attempt: int = 1
-) -> int | None:
+def write(store: ObjectStore, document: SeriesDocument, name: str, revision: int, attempt: int = 1) -> int | None:
     """Create it; the number of its bytes. None where somebody else has written there meanwhile: that is as good as this
-    one. ``erasure`` is the study's newest when its manifests were read: where it was erased since, nothing is written,
+    one. ``revision`` is that of the manifest which lists the instances: where it was erased since, nothing is written,
     for nobody may bring back what names a patient. Whoever erases waits for what is on its way
     (`erasing.erasure.SETTLE_SECONDS`). Raises StudyErased, SeriesTooLarge, Transient, Permanent, Fatal."""
     data = document.to_bytes()
     if attempt > keys.HIGHEST_SERIES_INDEX_ATTEMPT:
         return None
     newest = erasures.newest(store, document.study_uid)
-    if newest is not None and (erasure is None or newest.number != erasure.number):
+    if newest is not None and revision <= newest.through_revision:
         raise newest.error()
     receipt = store.put(keys.series_index(document.study_uid, document.series_uid, name, attempt), Buffer(data))
     return len(data) if receipt.created else None

@@ -248,7 +248,7 @@ class SeriesReader:
             document = SeriesDocument(study, series, derived.entries, f"dicomwatchd {__version__}")
             # Whoever may read alone writes nothing, and a store in trouble has told that already.
             with suppress(Transient, Permanent):
-                objects.write(self._store, document, name, found.erasure, stored.attempt)
+                objects.write(self._store, document, name, found.manifest.revision, stored.attempt)
         return _series_of(found, series, items, name, derived.entries, derived.failed, is_stored=False)
 
     def _keep(self, study: Uid, series: Uid, known: SeriesObject, found: Found) -> None:

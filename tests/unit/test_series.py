@@ -339,7 +339,8 @@ def test_nothing_is_written_of_a_study_that_was_erased_meanwhile(shelf: Shelf) -
     reader.series(shelf.study, shelf.series)
     assert shelf.indexes() == []
     with pytest.raises(StudyErased):
-        objects.write(shelf.store, SeriesDocument(shelf.study, shelf.series, {}), "0" * 64, None)
+        objects.write(shelf.store, SeriesDocument(shelf.study, shelf.series, {}), "0" * 64, 100)
+    assert objects.write(shelf.store, SeriesDocument(shelf.study, shelf.series, {}), "0" * 64, 101)
 
 
 def test_an_erased_study_is_not_shown_from_memory(shelf: Shelf) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.errors import DicomwatchdError, Fatal, Transient
 from dicomwatchd.pipeline.local import Folders, content_of
 from dicomwatchd.pipeline.shipment import Context, ObjectLocation, source_of
@@ -46,7 +47,9 @@ def send_one(folders: Folders, file: LocalFile, context: Context) -> Outcome:
                 content.digest.sha256,
                 file.key_attempt,
             )
-            return file, ObjectLocation.whole(store.put(key, content))
+            location = ObjectLocation.whole(store.put(key, content))
+            context.passing(header, content.digest.sha256, content.data if isinstance(content, Buffer) else None)
+            return file, location
     except DicomwatchdError as error:
         return file, error
 
