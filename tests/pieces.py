@@ -18,6 +18,7 @@ from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.config_series import SeriesObjects
 from dicomwatchd.daemon.composition import Parts, Surroundings
 from dicomwatchd.daemon.plan import CommitmentPlan, InboxPlan, Plan
 from dicomwatchd.errors import Fatal
@@ -89,6 +90,7 @@ class Pieces:
         max_wait_seconds: float = 0.0,
         commitments: tuple[CommitmentPlan, ...] = (),
         room: Room | None = None,
+        series_objects: SeriesObjects = "off",
         **changes: Any,
     ) -> None:
         self.root = root
@@ -107,6 +109,7 @@ class Pieces:
         self.max_wait_seconds = max_wait_seconds
         self.commitments = commitments
         self.room = room
+        self.series_objects: SeriesObjects = series_objects
         self.bundling = bundling
         self.sizes = sizes or Sizes()
         self.answering = answering or AlwaysAnswering()
@@ -153,7 +156,14 @@ class Pieces:
             )
             for path in self.inboxes
         )
-        return Plan(self.state, tuple(inboxes), active_shipments=1, sizes=self.sizes, commitments=self.commitments)
+        return Plan(
+            self.state,
+            tuple(inboxes),
+            active_shipments=1,
+            sizes=self.sizes,
+            commitments=self.commitments,
+            series_objects=self.series_objects,
+        )
 
     @property
     def after_archive(self) -> AfterArchive:

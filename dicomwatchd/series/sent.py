@@ -37,6 +37,8 @@ CPU_AHEAD_SECONDS = 10.0
 KEPT_BYTES = 64 * 1024**2
 #: Elements of one file that are read: a second of CPU is too much for a file that somebody has made so.
 _ELEMENTS_LIMIT = 60_000
+#: Series of which anything is known, if only that they are given up.
+_SERIES_KNOWN = 20_000
 #: Studies that wait to be written; of more the oldest are left to whoever reads them.
 _WAITING = 64
 _TURN_SECONDS = 1.0
@@ -144,7 +146,7 @@ class SentSeries:
         self._allowance = allowance or Allowance(clock)
         self._lock = threading.Lock()
         self._kept: OrderedDict[Uid, dict[Uid, _Kept]] = OrderedDict()
-        self._kept_bytes = 0
+        self._kept_bytes = self._series_known = 0
         self._finished: deque[Manifest] = deque(maxlen=_WAITING)
         self._work: Iterator[None] | None = None
         self._wake = threading.Event()
@@ -186,13 +188,26 @@ class SentSeries:
         """Under the lock."""
         of_study = self._kept.setdefault(header.study_uid, {})
         self._kept.move_to_end(header.study_uid)
-        return of_study.setdefault(header.series_uid, _Kept())
+        if header.series_uid not in of_study:
+            of_study[header.series_uid] = _Kept()
+            self._series_known += 1
+            while self._series_known > _SERIES_KNOWN and len(self._kept) > 1:
+                self._forget(self._kept.popitem(last=False)[1])
+            if self._series_known > _SERIES_KNOWN:  # one study alone
+                self._series_known -= 1
+                del of_study[header.series_uid]
+                return _Kept(is_given_up=True)
+        return of_study[header.series_uid]
+
+    def _forget(self, of_study: Mapping[Uid, _Kept]) -> None:
+        self._series_known -= len(of_study)
+        self._kept_bytes -= sum(one.size_bytes for one in of_study.values())
 
     def _give_up(self, study: Uid, series: Uid) -> None:
         with self._lock:
             self.not_looked_at += 1
-            kept = self._kept.setdefault(study, {}).setdefault(series, _Kept())
-            if not kept.is_given_up:
+            kept = self._kept.get(study, {}).get(series)
+            if kept is not None and not kept.is_given_up:
                 self.given_up += 1
                 self._kept_bytes -= kept.give_up()
 
@@ -206,9 +221,6 @@ class SentSeries:
                 if not kept.is_given_up:
                     self.given_up += 1
                     self._kept_bytes -= kept.give_up()
-        while len(self._kept) > _STUDIES_KNOWN:
-            for kept in self._kept.popitem(last=False)[1].values():
-                self._kept_bytes -= kept.size_bytes
 
     def finished(self, manifest: Manifest) -> None:
         """A study has come to its end, as this manifest lists it."""
@@ -238,7 +250,7 @@ class SentSeries:
                         return False
                     manifest = self._finished.popleft()
                     kept = self._kept.pop(manifest.study_uid, {})
-                    self._kept_bytes -= sum(one.size_bytes for one in kept.values())
+                    self._forget(kept)
                 self._work = self._written(manifest, kept)
             try:
                 next(self._work)
@@ -306,7 +318,3 @@ class SentSeries:
                 yield function(item)
 
         return derive(self._store, study, items, lambda item: (item,), known, map=paced).entries  # type: ignore[arg-type]
-
-
-#: Studies on their way of which is known that some of their series are given up.
-_STUDIES_KNOWN = 10_000
