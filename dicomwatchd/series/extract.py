@@ -180,17 +180,19 @@ class _Walk:
     ) -> None:
         """The elements up to ``end``, or to an item's delimiter; ``depth`` 0 is the data set, which ends where there is
         nothing more."""
-        data, head = self._data, self._head
+        data, head, short = self._data, self._head, values.SHORT.get
+        take, seen, known = data.take, self._seen.element, self._seen.known(big_endian=self._big_endian)
         while end is None or data.at < end:
             if end is not None and data.at + 8 > end:
                 raise Unreadable(_MALFORMED)
-            header = data.take(8)
+            header = take(8)
             if len(header) < 8:
                 if depth or any(header):
                     raise Unreadable(_CUT_OFF)
                 return
             group, number, field_, length = head(header)
             tag = group << 16 | number
+            found: Element
             if group == _DELIMITERS:
                 if tag == ITEM_END and depth and end is None:
                     return
@@ -199,7 +201,24 @@ class _Walk:
                 return
             if not depth and (not tag or (self.pixels is not None and is_foreign(tag, int(self.pixels.tag, 16)))):
                 return  # padding, or what is none of the data set's
-            vr = values.SHORT.get(field_) if explicit else None
+            vr = short(field_) if explicit else None
+            if vr is not None and length <= values.SEEN_BYTES and (end is None or data.at + length <= end):
+                # Nearly all there are: texts and numbers, which were said before.
+                self._elements_left -= 1
+                if self._elements_left < 0:
+                    raise Unreadable(_TOO_MUCH)
+                raw = take(length)
+                if len(raw) < length:
+                    raise Unreadable(_CUT_OFF)
+                found = known.get((vr, raw)) or seen(vr, raw, charset, big_endian=self._big_endian)
+                name = f"{tag:08X}"
+                if number and name not in into:
+                    into[name] = found
+                if name == _CHARACTER_SET:
+                    charset = _declared_by(found)
+                elif name == _PIXEL_REPRESENTATION:
+                    signed = found.get("Value") == [1]
+                continue
             if vr is None:
                 vr, length = self._vr_and_length(tag, header, explicit=explicit)
             if end is not None and length != UNDEFINED and data.at + length > end:
@@ -209,7 +228,6 @@ class _Walk:
                 raise Unreadable(_TOO_MUCH)
             name = f"{tag:08X}"
             at = f"{place}{name}"
-            found: Element
             if tag in PIXELS and not depth:
                 found = self._pixels(tag, vr, length)
             elif vr == "SQ" or length == UNDEFINED or (vr == "UN" and values.vr_of(tag) == "SQ"):
@@ -277,7 +295,7 @@ class _Walk:
             extended = (tables[_EXTENDED[0]], tables[_EXTENDED[1]]) if len(tables) == len(_EXTENDED) else None
             found = pixels.encapsulated(self._data, tag, vr, said, self._transfer_syntax_uid, extended)
         elif length:
-            found = pixels.native(self._data, tag, vr, length, said)
+            found = pixels.native(self._data, tag, vr, length, said, big_endian=self._big_endian)
         else:
             return {"vr": vr}
         if self.pixels is None:

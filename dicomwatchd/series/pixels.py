@@ -84,11 +84,17 @@ class Description:
         return self.rows * self.columns * samples * bits
 
 
-def native(data: Forward, tag: int, vr: str, length_bytes: int, said: Description) -> Pixels:
+def native(
+    data: Forward, tag: int, vr: str, length_bytes: int, said: Description, *, big_endian: bool = False
+) -> Pixels:
     """The value begins at ``data.at``. Raises Unreadable where it is cut off."""
     begin = data.at
     found = Pixels(f"{tag:08X}", vr, begin, length_bytes, is_encapsulated=False)
     frame_bytes, why_not = _native_frame_bytes(tag, length_bytes, said)
+    if frame_bytes % 2 and big_endian and vr == "OW":  # its bytes are in words, the last of which is half a frame's
+        frame_bytes, why_not = frame_bytes + 1, "its frames do not begin at words"
+        if said.frames != 1 or frame_bytes > length_bytes:
+            frame_bytes = 0
     if not frame_bytes:
         _pass(data, length_bytes)
         return _untold(found, why_not)

@@ -92,6 +92,11 @@ def element(vr: str, raw: bytes, charset: CharacterSet, *, big_endian: bool) -> 
     return {"vr": vr if vr in _WORD_BYTES else "UN", "InlineBinary": b64encode(raw).decode("ascii")}
 
 
+#: What is longer is hardly ever said twice.
+SEEN_BYTES = 128
+_SEEN_LIMIT = 4096
+
+
 class Seen:
     """Elements as they were made before, of the instances of one series, which say much the same: it takes a third of
     the time, and what is said again and again is in memory once. Safe to be used from many threads."""
@@ -99,10 +104,14 @@ class Seen:
     def __init__(self) -> None:
         self._known: tuple[dict[tuple[str, bytes], Element], ...] = ({}, {})
 
+    def known(self, *, big_endian: bool) -> Mapping[tuple[str, bytes], Element]:
+        """What was made before, by VR and bytes, for whoever asks often."""
+        return self._known[big_endian]
+
     def element(self, vr: str, raw: bytes, charset: CharacterSet, *, big_endian: bool) -> Element:
         """As `element`."""
         # ASCII is the same in every character set, but for what an escape sequence calls up.
-        if len(raw) > _SEEN_BYTES or not (raw.isascii() or vr not in _BY_CHARACTER_SET) or b"\x1b" in raw:
+        if len(raw) > SEEN_BYTES or not (raw.isascii() or vr not in _BY_CHARACTER_SET) or b"\x1b" in raw:
             return element(vr, raw, charset, big_endian=big_endian)
         known = self._known[big_endian]
         found = known.get((vr, raw))
@@ -111,10 +120,6 @@ class Seen:
             if len(known) < _SEEN_LIMIT:
                 known[vr, raw] = found
         return found
-
-
-_SEEN_BYTES = 128
-_SEEN_LIMIT = 4096
 
 
 def _of_values(vr: str, values: list[object] | list[str]) -> Element:

@@ -217,6 +217,15 @@ def test_the_uids_that_it_says_are_compared(shelf: Shelf) -> None:
     assert all(one.attributes["00080018"]["Value"] == [one.sop_instance_uid] for one in found.instances)
 
 
+def test_false_headers_are_not_noticed_but_by_who_uses_none(shelf: Shelf) -> None:
+    """The limit that docs/security.md names: it is derived, and nothing vouches for it."""
+    true = shelf.reader().series(shelf.study, shelf.series).instances[0]
+    lying(shelf, attributes={**true.attributes, "00281050": {"vr": "DS", "Value": [7]}})
+    assert shelf.reader().series(shelf.study, shelf.series).instances[0].attributes["00281050"]
+    found = shelf.reader(stored=False, writes=True).series(shelf.study, shelf.series)
+    assert found.instances[0].attributes == true.attributes
+
+
 def test_frames_that_it_says_wrongly_are_told_by_the_file(clip: Shelf) -> None:
     """Swapped on purpose, with the hashes of what is there, it cannot be noticed; a wrong hash is."""
     reader = clip.reader(writes=True)

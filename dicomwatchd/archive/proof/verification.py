@@ -246,14 +246,19 @@ class _Work:
     export_problems: list[ExportProblem] = field(default_factory=list)
 
     def list_objects(self) -> dict[str, StoredObject]:
-        """What the store lists of the manifest's keys; the others of the study that are no manifests are gone into."""
+        """What the store lists of the manifest's keys; the others of the study, but for manifests and series objects,
+        are gone into."""
         wanted = {item.key for item in self.manifest.instances} | {one.key for one in self.manifest.exports}
         found, others = {}, []
         study = self.manifest.study_uid
         for seen in self.store.listing(keys.study_prefix(self.manifest.study_uid)):
             if seen.key in wanted:
                 found[seen.key] = seen
-            elif keys.parse_manifest(seen.key) is None and keys.export_sha256(seen.key, study) is None:
+            elif not (
+                keys.parse_manifest(seen.key)
+                or keys.export_sha256(seen.key, study)
+                or keys.parse_series_index(seen.key)
+            ):
                 others.append(seen)
         self.unrecorded = len(others)
         self.unlisted = [
