@@ -544,7 +544,12 @@ class Config(_Model):
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when less than this share of a disk is free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     restore_drill: RestoreDrill = RestoreDrill()
-    series_objects: config_series.SeriesObjects = "as-sent"
+    series_objects: config_series.SeriesObjects | None = Field(
+        None,
+        description="Whether the daemon writes what viewers read of each series (archive index does it later); default:"
+        " as-sent if there is a web section, otherwise off",
+        examples=["as-sent"],
+    )
     site: config_sites.Site = config_sites.Site()
     sites: config_sites.Sites = config_sites.Sites()
     alarms: config_alarms.Alarms = config_alarms.Alarms()
@@ -562,6 +567,10 @@ class Config(_Model):
     @property
     def disk_free_warn_share(self) -> float:
         return int(self.disk_free_warn[:-1]) / 100
+
+    @property
+    def series_objects_written(self) -> config_series.SeriesObjects:
+        return self.series_objects or ("off" if self.web is None else "as-sent")
 
     @property
     def socket_path(self) -> Path:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 #: "off": none are written. "as-sent": of series whose files were all looked at while they were sent, which costs no
 #: request but the object's own. "complete": what was not looked at is read back from the store.
-SeriesObjects = Annotated[
-    Literal["off", "as-sent", "complete"],
-    Field(description="Whether the daemon writes what viewers read of each series (archive index does it later)"),
-]
+SeriesObjects = Literal["off", "as-sent", "complete"]

@@ -107,7 +107,7 @@ def plan_of(config: Config) -> Plan:
         alarms=config.alarms,
         on_alarm=config.on_alarm,
         certificates=tuple(_certificates(config)),
-        series_objects=config.series_objects,
+        series_objects=config.series_objects_written,
         free_share=max(_shares_to_be_left(config, inboxes)),
     )
 

@@ -31,6 +31,7 @@ from dicomwatchd.errors import Permanent, StudyErased
 from dicomwatchd.fetch import look_up
 from dicomwatchd.model import Uid
 from dicomwatchd.patients import Identity
+from dicomwatchd.series.reader import SeriesReader
 from tests import schemas
 from tests.conformance.conftest import PREFIX, BucketPlace, FolderPlace, Place
 from tests.conformance.test_amazon_store import at_amazon
@@ -157,6 +158,26 @@ def test_nothing_is_left_and_nothing_else_goes(site: Site, place: Place) -> None
     assert site.catalogue.get(NEIGHBOUR) is not None
     rebuilt = rebuild(site.store, site.catalogue)
     assert (rebuilt.studies, rebuilt.erased) == (1, 0) and site.catalogue.get(STUDY) is None
+
+
+def test_what_viewers_read_of_it_goes_too(site: Site, place: Place) -> None:
+    """Series objects hold the headers of the images: whom they are of, too."""
+    if isinstance(place, BucketPlace):
+        place.client.put_bucket_versioning(Bucket=place.bucket, VersioningConfiguration={"Status": "Enabled"})
+    for study in (STUDY, NEIGHBOUR):
+        put_study(site.store, site.catalogue, study)
+        reader = SeriesReader(site.store, site.catalogue, writes=True)
+        for series in (SERIES, OTHER_SERIES):
+            assert not reader.series(study, series).is_stored
+            assert SeriesReader(site.store, site.catalogue).series(study, series).is_stored
+    found = site.eraser.survey(STUDY)
+    assert (found.series_objects, found.others) == (2, 0)
+    assert site.eraser.erase(STUDY, "request 17", WHO).is_complete
+    assert site.keys(keys.study_prefix(STUDY)) == []
+    with pytest.raises(StudyErased):
+        reader.series(STUDY, SERIES)
+    assert site.keys(keys.study_prefix(STUDY)) == []
+    assert SeriesReader(site.store, site.catalogue).series(NEIGHBOUR, SERIES).is_stored
 
 
 def test_a_bucket_without_versions(s3: BucketPlace, tmp_path: Path) -> None:

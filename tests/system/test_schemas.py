@@ -386,6 +386,8 @@ def _read_the_archive(site: Site, study: str) -> None:
     answers(site, "drill", "1.2.3", code=1)
     answers(site, "catalogue", "rebuild")
     answers(site, "archive", "cost")
+    answers(site, "archive", "index", "--study", study)
+    answers(site, "archive", "index", "--study", "1.2.3", code=1)
     answers(site, "archive", "verify", "--status", code=1)
     answers(site, "archive", "verify", "--pace", "10000")
     answers(site, "archive", "verify", "--hash", "--pace", "10000")

@@ -97,7 +97,7 @@ def test_objects_are_locked_where_it_is_asked_for() -> None:
     assert locked["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
-@pytest.mark.parametrize("policy", ["DaemonPolicy", "FetchPolicy", "RestorePolicy", "MaintenancePolicy"])
+@pytest.mark.parametrize("policy", ["DaemonPolicy", "FetchPolicy", "RestorePolicy", "IndexPolicy", "MaintenancePolicy"])
 def test_nobody_is_given_more_than_named_actions_on_named_things(policy: str) -> None:
     for statement in aws_template.statements(policy, "Allow"):
         for action in statement["Action"]:
@@ -273,6 +273,22 @@ def test_who_sends_tags_only_what_has_a_tag() -> None:
         resource = f"arn:aws:s3:::hospital/rad/{key}"
         assert any(fnmatch.fnmatchcase(resource, pattern) for pattern in allowed["Resource"]) is is_tagged, key
     assert allowed["Condition"]["ForAllValues:StringEquals"] == {"s3:RequestObjectTagKeys": [TAG.key]}
+
+
+def test_who_writes_what_viewers_read_writes_nothing_else() -> None:
+    assert aws_template.allowed("IndexPolicy", "s3") == {"PutObject"}
+    [put] = [s for s in aws_template.statements("IndexPolicy", "Allow") if "s3:PutObject" in s["Action"]]
+    study = Uid("1.2.3")
+    for key, is_allowed in (
+        (keys.series_index(study, Uid("1.2.3.4"), "0" * 64), True),
+        (keys.manifest(study, 1), False),
+        (keys.instance(study, Uid("1.2.3.4"), Uid("1.2.3.5"), "0" * 64), False),
+        (keys.bundle(study, "0" * 64), False),
+        (keys.erasure(study, 1), False),
+        (keys.IDENTITY, False),
+    ):
+        pattern = put["Resource"].replace("${Bucket.Arn}/${Prefix}", "")
+        assert fnmatch.fnmatchcase(key, pattern) is is_allowed, key
 
 
 def test_restoring_is_a_right_of_its_own() -> None:

@@ -14,6 +14,9 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.stores.port import Content, Receipt
+from dicomwatchd.config import parse
+from dicomwatchd.config_web import Web
+from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.errors import CredentialsRefused, OutOfReach
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.shipment import Bundling
@@ -245,3 +248,26 @@ def test_its_thread_ends_when_it_is_told_to(tmp_path: Path) -> None:
     thread.join(60)
     assert not thread.is_alive() and beats
     check(pieces, made)
+
+
+# --- the configuration -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "has_web", "wanted"),
+    [(None, False, "off"), (None, True, "as-sent"), ("off", True, "off"), ("complete", False, "complete")],
+)
+def test_they_are_written_where_somebody_reads_them(
+    tmp_path: Path, said: str | None, has_web: bool, wanted: str
+) -> None:
+    raw: dict[str, Any] = {
+        "archive": {
+            "store": {"kind": "directory", "path": str(tmp_path / "a")},
+            "catalogue": {"kind": "sqlite", "path": str(tmp_path / "c.db")},
+        },
+        **({} if said is None else {"series_objects": said}),
+    }
+    config = parse(raw)
+    if has_web:
+        config = config.model_copy(update={"web": Web.model_construct()})
+    assert plan_of(config).series_objects == wanted
