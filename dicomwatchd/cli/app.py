@@ -41,6 +41,7 @@ COMMANDS = {
     "search": Lazy(f"{_CLI}.studies.search", "search", "Find archived studies."),
     "catalogue": Lazy(f"{_CLI}.studies.catalogue", "catalogue", "Maintain the catalogue of the archive."),
     "archive": Lazy(f"{_CLI}.studies.archive", "archive", "Set up and verify the archive, and erase studies from it."),
+    "web": Lazy(f"{_CLI}.web", "web", "Manage who may use the page, and see who has."),
     "doctor": Lazy(f"{_CLI}.proofs", "doctor", "Check that everything works."),
     "config": Lazy(f"{_CLI}.config", "config", "Check and describe the configuration."),
 }

@@ -9,6 +9,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dicomwatchd.access.record import AccessRecord
+from dicomwatchd.web import access_page
 from dicomwatchd.web.answers import Answers
 from dicomwatchd.web.login import pages as login_pages
 from dicomwatchd.web.login.admission import Admission, Doors
@@ -16,12 +18,13 @@ from dicomwatchd.web.parts import Parts
 from dicomwatchd.web.requests import Sound, hosts_of
 
 
-def assemble(parts: Parts, doors: Doors) -> ASGIApp:
+def assemble(parts: Parts, doors: Doors, record: AccessRecord) -> ASGIApp:
     """What uvicorn serves."""
     web = parts.web
     routes: list[BaseRoute] = [
         Route("/health", _health, methods=["GET"]),
         *login_pages.routes(web, doors),
+        *access_page.routes(record),
         *_dicomweb(parts),
         *_pages(parts),
         *_viewer(parts),

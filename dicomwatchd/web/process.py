@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -34,9 +35,12 @@ from dicomwatchd.web.app import assemble
 from dicomwatchd.web.audit import RecordedAccess
 from dicomwatchd.web.login.admission import SESSION_COOKIE, Doors
 from dicomwatchd.web.login.cookies import Cookie
+from dicomwatchd.web.login.oidc import CALLBACK, Oidc
+from dicomwatchd.web.login.oidc import COOKIE as LOGIN_COOKIE
 from dicomwatchd.web.login.proxy import ProxysWord
 from dicomwatchd.web.login.roles import known_by
 from dicomwatchd.web.login.sessions import Sessions
+from dicomwatchd.web.login.signed import Signed
 from dicomwatchd.web.parts import Parts
 from dicomwatchd.web.rates import Rate
 from dicomwatchd.web.serving import Places, Server, server
@@ -126,7 +130,7 @@ class Process:
             web.limits.connections_each,
             lambda address: proxy is not None and _is_address(address) and proxy.speaks_from(ip_address(address)),
         )
-        serving = server(assemble(parts, doors), places, context, tick)
+        serving = server(assemble(parts, doors, record), places, context, tick)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, serving)
@@ -167,10 +171,21 @@ class Process:
             cookie=cookie,
             tokens=Tokens(web.state, self._clock.now, self._say_unreadable) if web.tokens else None,
             proxy=proxy,
+            oidc=self._oidc(web),
             failures=Rate(web.limits.failed_logins, _FAILED_LOGIN_SECONDS, self._clock),
             requests=Rate(web.limits.requests_each_minute, 60.0, self._clock),
             log=self._journal,
         )
+
+    def _oidc(self, web: Web) -> Oidc | None:
+        """Raises Misconfigured."""
+        if web.oidc is None:
+            return None
+        with warnings.catch_warnings(record=True):  # Authlib's, about a name of its own
+            from dicomwatchd.web.login.provider import Provider
+        provider = Provider(web.oidc, _secret(web.oidc.client_secret_file), web.origin + CALLBACK, self._clock)
+        cookie = Cookie(LOGIN_COOKIE, secure=web.origin.startswith("https:"))
+        return Oidc(provider, Signed(secrets.token_bytes(32), self._clock), cookie, web.roles)
 
     def _say_unreadable(self, error: StateFailed) -> None:
         self._journal.error("web-tokens-unreadable", "no token is accepted", **error_fields(error))

@@ -18,6 +18,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "rgw": ["radosgw", "ceph-mon", "ceph-osd", "ceph-mgr", "ceph-common", "openssl", "util-linux"],
     "dynamodb": ["default-jre-headless", "npm", "openssl", "util-linux"],
     "iam": ["npm"],
+    "oidc": ["npm"],
     "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd", "acl"],
     "orthanc": ["orthanc", "orthanc-dicomweb", "util-linux"],
     "browser": ["chromium"],
@@ -48,6 +49,7 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "dynamodb": ("java", "openssl", "setpriv"),
     "iam": ("node",),
+    "oidc": ("node",),
     "systemd": ("systemctl", "unshare", "nsenter", "setpriv", "setfacl"),
     # Debian has it where a user's PATH need not lead.
     "orthanc": ("/usr/sbin/Orthanc", "/usr/share/orthanc/plugins/libOrthancDicomWeb.so", "setpriv"),
@@ -82,6 +84,8 @@ def missing(kind: str) -> list[str]:
         lacks += _missing_for_dynamodb()
     elif kind == "iam":
         lacks += _missing_for_iam()
+    elif kind == "oidc":
+        lacks += _missing_for_oidc()
     elif kind == "systemd":
         lacks += _missing_for_systemd()
     elif kind in ("packages", "containers") and os.geteuid() != 0:
@@ -113,6 +117,14 @@ def _missing_for_iam() -> list[str]:
 
     if shutil.which("npm") is None and not cache_directory().exists():
         return ["iam-simulate has not been fetched yet and npm, which fetches it, is not installed"]
+    return []
+
+
+def _missing_for_oidc() -> list[str]:
+    from tests.servers.oidc import cache_directory
+
+    if shutil.which("npm") is None and not cache_directory().exists():
+        return ["oidc-provider has not been fetched yet and npm, which fetches it, is not installed"]
     return []
 
 

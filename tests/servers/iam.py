@@ -6,21 +6,17 @@ cache like DynamoDB Local. It is a program of the tests alone.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import os
-import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.servers import npm
 from tests.servers.processes import ServerError
 
+_NAME: Final = "iam-simulate"
 _SOURCE: Final = Path(__file__).with_name("iam_simulate")
 _FILES: Final = ("package.json", "package-lock.json", "simulate.mjs")
 
@@ -88,33 +84,8 @@ def _simulation(asked: Asked) -> dict[str, Any]:
 
 def cache_directory() -> Path:
     """Where the program is kept between test runs; another one for each list of hashes."""
-    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    content = b"".join((_SOURCE / name).read_bytes() for name in _FILES)
-    return Path(cache_home) / "dicomwatchd-tests" / f"iam-simulate-{hashlib.sha256(content).hexdigest()[:16]}"
+    return npm.cached(_NAME, _SOURCE, _FILES)
 
 
 def _program() -> Path:
-    """Fetched when the cache has none: complete by one rename, and under a lock, as DynamoDB Local is."""
-    cache = cache_directory()
-    if cache.exists():
-        return cache
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with (cache.parent / "iam-simulate.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if cache.exists():
-            return cache
-        with tempfile.TemporaryDirectory(prefix="iam-simulate.", dir=cache.parent) as scratch:
-            print(f"fetching iam-simulate (19 MB unpacked) into {cache} ...", file=sys.stderr)
-            made = Path(scratch) / "made"
-            made.mkdir()
-            for name in _FILES:
-                shutil.copy(_SOURCE / name, made)
-            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            try:
-                done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=300)
-            except subprocess.TimeoutExpired as error:
-                raise ServerError(f"npm ci: no end after {error.timeout:.0f} s") from error
-            if done.returncode != 0:
-                raise ServerError(f"npm ci failed: {(done.stderr or done.stdout).strip()[-2000:]}")
-            made.rename(cache)
-    return cache
+    return npm.fetched(_NAME, _SOURCE, _FILES, "19 MB")

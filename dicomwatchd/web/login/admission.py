@@ -12,9 +12,12 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicomwatchd.access.tokens import Tokens
+from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.ports import Log
+from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.web.answers import peer_of
 from dicomwatchd.web.login.cookies import Cookie
+from dicomwatchd.web.login.oidc import Oidc
 from dicomwatchd.web.login.proxy import ProxysWord
 from dicomwatchd.web.login.roles import of_token
 from dicomwatchd.web.login.sessions import Sessions
@@ -37,6 +40,7 @@ class Doors:
     cookie: Cookie
     tokens: Tokens | None
     proxy: ProxysWord | None
+    oidc: Oidc | None
     failures: Rate
     requests: Rate
     log: Log
@@ -45,10 +49,16 @@ class Doors:
         """The address that a request comes from, for counting."""
         return (self.proxy.client(scope) if self.proxy is not None else peer_of(scope)) or "unknown"
 
-    def failed(self, scope: Scope, reason: str) -> None:
+    def failed(self, scope: Scope, reason: str, error: DicomwatchdError | None = None) -> None:
         """Somebody was not who he said he was."""
         self.failures.count(self.client(scope))
-        self.log.warning("web-login-refused", "a log-in was refused: {reason}", reason=reason, peer=peer_of(scope))
+        self.log.warning(
+            "web-login-refused",
+            "a log-in was refused: {reason}",
+            reason=reason,
+            peer=peer_of(scope),
+            **(error_fields(error) if error is not None else {}),
+        )
 
     def require_patience(self, scope: Scope) -> None:
         """Raises HTTPException where this address has failed too often."""

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from dicomwatchd.access.tokens import sha256_of
 from dicomwatchd.config_web import Web
 from dicomwatchd.web.login.admission import LOGIN, Doors
+from dicomwatchd.web.login.oidc import CALLBACK, LoginRefused, Oidc
 from dicomwatchd.web.login.roles import of_token
 
 _MOST_NEXT = 2000
@@ -42,7 +43,10 @@ def routes(web: Web, doors: Doors) -> list[Route]:
         after = own_path(request.query_params.get("next", "/"))
         if request.state.person is not None:
             return RedirectResponse(after, 303)
-        return HTMLResponse(_page(web, after))
+        left = None
+        if doors.oidc is not None and "left" in request.query_params:
+            left = await doors.oidc.provider.logout_url(web.origin + LOGIN)
+        return HTMLResponse(_page(web, after, left=left))
 
     async def login(request: Request) -> Response:
         if doors.tokens is None:
@@ -62,10 +66,40 @@ def routes(web: Web, doors: Doors) -> list[Route]:
         doors.log.info("web-login", "somebody has logged in", reason="token")
         return response
 
+    async def login_at_provider(request: Request) -> Response:
+        oidc = _needed(doors)
+        doors.require_patience(request.scope)
+        begun = await oidc.provider.begin()
+        response = RedirectResponse(begun.url, 303)
+        oidc.keep(response, begun, own_path(request.query_params.get("next", "/")))
+        return response
+
+    async def login_callback(request: Request) -> Response:
+        oidc = _needed(doors)
+        doors.require_patience(request.scope)
+        try:
+            begun, after = oidc.kept(request.scope)
+            person = oidc.person(await oidc.provider.finish(begun, dict(request.query_params)))
+        except LoginRefused as error:
+            doors.failed(request.scope, "oidc", error)
+            refused = HTMLResponse(_page(web, "/", "The log-in did not work. Try it again."), 401)
+            oidc.cookie.take(refused)
+            return refused
+        if not person.roles:
+            doors.failed(request.scope, "no-role")
+            return HTMLResponse(_page(web, "/", "You are known, but you have no right to anything here."), 403)
+        if (old := doors.cookie.of(request.scope)) is not None:
+            doors.sessions.end(old)
+        response = RedirectResponse(after, 303)
+        oidc.cookie.take(response)
+        doors.cookie.put(response, doors.sessions.begin(person), max_age_seconds=web.sessions.longest_seconds)
+        doors.log.info("web-login", "somebody has logged in", reason="oidc")
+        return response
+
     async def logout(request: Request) -> Response:
         if (value := doors.cookie.of(request.scope)) is not None:
             doors.sessions.end(value)
-        response = RedirectResponse(LOGIN, 303)
+        response = RedirectResponse(f"{LOGIN}?left=1", 303)
         doors.cookie.take(response)
         # What was fetched under this log-in is not for whoever sits here next.
         response.headers["Clear-Site-Data"] = '"cache", "storage"'
@@ -77,12 +111,20 @@ def routes(web: Web, doors: Doors) -> list[Route]:
     return [
         Route(LOGIN, login_page, methods=["GET"]),
         Route(LOGIN, login, methods=["POST"]),
+        Route("/login/oidc", login_at_provider, methods=["GET"]),
+        Route(CALLBACK, login_callback, methods=["GET"]),
         Route("/logout", logout, methods=["POST"]),
         Route("/login/style.css", login_style, methods=["GET"]),
     ]
 
 
-def _page(web: Web, after: str, problem: str = "") -> str:
+def _needed(doors: Doors) -> Oidc:
+    if doors.oidc is None:
+        raise HTTPException(404)
+    return doors.oidc
+
+
+def _page(web: Web, after: str, problem: str = "", left: str | None = None) -> str:
     oidc = token = ""
     if web.oidc is not None:
         oidc = f'<a class="button" href="/login/oidc?next={quote(after, safe="")}">{html.escape(web.oidc.label)}</a>'
@@ -94,9 +136,14 @@ def _page(web: Web, after: str, problem: str = "") -> str:
             "<button>Log in with a token</button></form>"
         )
     said = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
+    out = (
+        f'<p>You have logged out here. <a href="{html.escape(left)}">Log out at the provider, too</a></p>'
+        if left
+        else ""
+    )
     none = "" if oidc or token else "<p>Log in at the reverse proxy in front of this page.</p>"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Log in</title>'
         '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/login/style.css"></head>'
-        f"<body><main><h1>The image archive</h1>{said}{oidc}{token}{none}</main></body></html>"
+        f"<body><main><h1>The image archive</h1>{said}{out}{oidc}{token}{none}</main></body></html>"
     )

@@ -1,0 +1,89 @@
+"""A real provider of OpenID Connect: oidc-provider, which is certified, out of the npm registry by its hashes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from joserfc.jwk import RSAKey
+
+from tests.servers import npm
+from tests.servers.processes import ServerError, free_port
+
+_NAME: Final = "oidc-provider"
+_SOURCE: Final = Path(__file__).with_name("oidc_provider")
+_FILES: Final = ("package.json", "package-lock.json", "provider.mjs")
+CLIENT: Final = "dicomwatchd"
+SECRET: Final = "of-the-tests-and-of-nobody-else"
+
+
+def cache_directory() -> Path:
+    return npm.cached(_NAME, _SOURCE, _FILES)
+
+
+def signing_key(name: str) -> dict[str, Any]:
+    """A new one, with its private part."""
+    key = RSAKey.generate_key(2048, {"kid": name, "use": "sig", "alg": "RS256"})
+    return dict(key.as_dict(private=True))
+
+
+class OidcProvider:
+    """On loopback, at the same port for as long as it lives. ``accounts`` are claims by the names to log in with."""
+
+    def __init__(self, accounts: Mapping[str, Mapping[str, Any]], redirect_uris: Sequence[str]) -> None:
+        self.port = free_port()
+        self.accounts = accounts
+        self.client = {
+            "client_id": CLIENT,
+            "client_secret": SECRET,
+            "redirect_uris": list(redirect_uris),
+            "post_logout_redirect_uris": [uri.replace("/callback", "") for uri in redirect_uris],
+        }
+        self.keys = [signing_key("first")]
+        self.extra: dict[str, Any] = {}
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def issuer(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, seconds: float = 60) -> None:
+        settings = {"clients": [self.client], "accounts": self.accounts, "keys": self.keys, "extra": self.extra}
+        program = npm.fetched(_NAME, _SOURCE, _FILES, "14 MB")
+        with tempfile.TemporaryFile("w+") as given:
+            given.write(json.dumps(settings))
+            given.seek(0)
+            self._process = subprocess.Popen(
+                ["node", "provider.mjs", str(self.port)],
+                cwd=program,
+                stdin=given,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        end = time.monotonic() + seconds
+        while not self._listens():
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise ServerError("oidc-provider does not start")
+            time.sleep(0.05)
+
+    def restart(self) -> None:
+        """With the settings as they are now."""
+        self.stop()
+        self.start()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+            self._process = None
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
