@@ -3,6 +3,8 @@ and the log (`answers`), whether the request is sound (`requests`), who asks (`l
 
 from __future__ import annotations
 
+import secrets
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -10,7 +12,9 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicomwatchd.access.record import AccessRecord
-from dicomwatchd.web import access_page
+from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.telemetry.fields import error_fields
+from dicomwatchd.web import access_page, dicomweb
 from dicomwatchd.web.answers import Answers
 from dicomwatchd.web.login import pages as login_pages
 from dicomwatchd.web.login.admission import Admission, Doors
@@ -35,8 +39,20 @@ def assemble(parts: Parts, doors: Doors, record: AccessRecord) -> ASGIApp:
     return Answers(app, parts.log, parts.clock, secure=web.origin.startswith("https:"))
 
 
-def _dicomweb(parts: Parts) -> list[BaseRoute]:  # noqa: ARG001
-    return []
+def _dicomweb(parts: Parts) -> list[BaseRoute]:
+    def failed(error: DicomwatchdError) -> None:
+        parts.log.warning("web-refused", "a request could not be answered", **error_fields(error))
+
+    return dicomweb.routes(
+        parts.series,
+        parts.catalogue,
+        parts.audit,
+        reading=parts.threads,
+        pictures=parts.pictures,
+        random=secrets.token_bytes,
+        failed=failed,
+        base_url=parts.web.origin,
+    )
 
 
 def _pages(parts: Parts) -> list[BaseRoute]:  # noqa: ARG001

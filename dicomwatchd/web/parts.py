@@ -10,18 +10,22 @@ from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.config import Config
 from dicomwatchd.config_web import Web
 from dicomwatchd.ports import Clock, Log
+from dicomwatchd.series.reader import SeriesReader
 from dicomwatchd.web.ports import AccessAudit
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """``store`` and ``catalogue`` are only ever read. ``threads`` run what waits for them."""
+    """``store`` and ``catalogue`` are only ever read. ``threads`` run what waits for them, ``pictures`` what decodes
+    images: few, for each may take some hundred MiB."""
 
     config: Config
     web: Web
     store: ObjectStore
     catalogue: Catalogue
+    series: SeriesReader
     audit: AccessAudit
     threads: ThreadPoolExecutor
+    pictures: ThreadPoolExecutor
     clock: Clock
     log: Log

@@ -26,6 +26,7 @@ from dicomwatchd.config import DEFAULT_PATH, Config, load
 from dicomwatchd.config_web import Web
 from dicomwatchd.errors import ConfigError, DicomwatchdError, Misconfigured, StateFailed
 from dicomwatchd.ports import Clock, SystemClock
+from dicomwatchd.series.reader import SeriesReader
 from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.telemetry.foreign import redirect_foreign_logging
 from dicomwatchd.telemetry.health import Heartbeats, ServiceManager
@@ -48,6 +49,8 @@ from dicomwatchd.web.serving import Places, Server, server
 DONE, FAILED, USAGE = 0, 1, 2
 #: How many requests may wait for the archive at once; each takes a thread.
 THREADS = 32
+#: How many images are decoded at once.
+PICTURES = 2
 _BACKLOG = 128
 _HEAD_SECONDS = 3600.0
 _FAILED_LOGIN_SECONDS = 300.0
@@ -154,8 +157,19 @@ class Process:
         store, catalogue = stack.enter_context(factory.opened(archive.store, archive.catalogue, connections=THREADS))
         assert catalogue is not None  # noqa: S101  a configuration has one
         threads = stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix="archive"))
-        audit = RecordedAccess(record, self._clock)
-        return Parts(self._config, self._web, store, catalogue, audit, threads, self._clock, self._journal)
+        pictures = stack.enter_context(ThreadPoolExecutor(PICTURES, thread_name_prefix="pictures"))
+        return Parts(
+            config=self._config,
+            web=self._web,
+            store=store,
+            catalogue=catalogue,
+            series=SeriesReader(store, catalogue, monotonic=self._clock.monotonic),
+            audit=RecordedAccess(record, self._clock),
+            threads=threads,
+            pictures=pictures,
+            clock=self._clock,
+            log=self._journal,
+        )
 
     def _doors(self) -> Doors:
         """Raises Misconfigured."""

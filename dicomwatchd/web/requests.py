@@ -81,9 +81,10 @@ def comes_from_ourselves(scope: Scope, origin: str) -> bool:
 
 
 def hosts_of(origin: str, listen: str) -> frozenset[str]:
-    """What Host may say: the public name, and the address that is listened on, for whoever is on this machine."""
+    """What Host may say: the public name, and the address that is listened on, for whoever is on this machine. Without
+    a port, too, as dicomweb-client says it whatever the port is: the name is what a page of another site lacks."""
     parts = urlsplit(origin)
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     local = {f"localhost:{port}"} if is_local(parts.hostname or "") else set()
-    return frozenset({parts.netloc.lower(), f"{host}:{port}", listen.lower()}) | local
+    return frozenset({parts.netloc.lower(), f"{host}:{port}", f"{host}", listen.lower()}) | local

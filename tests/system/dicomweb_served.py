@@ -6,7 +6,7 @@ import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicomwatchd import config
 from dicomwatchd.archive import factory
+from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import Uid
@@ -72,39 +73,42 @@ class Served:
 
 
 @contextmanager
-def served(
-    archive: Mapping[str, Any],
-    *,
-    around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
-    **reading_options: Any,
-) -> Iterator[Served]:
-    """``archive`` is a configuration's section. ``around`` may put something between the reader and the store."""
-    settings = config.parse_archive(archive)
+def served(archive: Mapping[str, Any]) -> Iterator[Served]:
+    """``archive`` is a configuration's section."""
+    with factory.opened(*config.parse_archive(archive), connections=8) as (store, catalogue):
+        assert catalogue is not None
+        with served_from(store, catalogue) as running:
+            yield running
+
+
+@contextmanager
+def served_from(store: ObjectStore, catalogue: Catalogue, **options: Any) -> Iterator[Served]:
+    """``options`` are the reader's."""
     with (
-        factory.opened(*settings, connections=8) as (store, catalogue),
         tempfile.TemporaryDirectory() as directory,
         ThreadPoolExecutor(8) as reading,
         ThreadPoolExecutor(2) as pictures,
         socket.create_server(("127.0.0.1", 0)) as listening,
     ):
-        assert catalogue is not None
         audit, failures = Recorded(), list[DicomwatchdError]()
+        origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
         app = Starlette(
             routes=routes(
-                SeriesReader(around(store), catalogue, directory=Path(directory), **reading_options),
+                SeriesReader(store, catalogue, directory=Path(directory), **options),
                 catalogue,
                 audit,
                 reading=reading,
                 pictures=pictures,
                 random=secrets.token_bytes,
                 failed=failures.append,
+                base_url=origin,
             )
         )
         server = uvicorn.Server(uvicorn.Config(_Known(app), log_config=None, lifespan="off"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         try:
-            yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}/dicom-web", audit, failures)
+            yield Served(f"{origin}/dicom-web", audit, failures)
         finally:
             server.should_exit = True
             thread.join(60)

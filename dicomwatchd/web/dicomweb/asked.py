@@ -12,11 +12,12 @@ from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import Uid
 from dicomwatchd.series.reader import Standing
 from dicomwatchd.web.dicomweb import errors
-from dicomwatchd.web.dicomweb.errors import Forbidden, NotFound, Unsound
+from dicomwatchd.web.dicomweb.errors import NotFound, Unsound
 from dicomwatchd.web.dicomweb.reading import ArchiveReader
 from dicomwatchd.web.dicomweb.sending import SECURE, Work
 from dicomwatchd.web.dicomweb.standing import HeldInstance, HeldStudy
-from dicomwatchd.web.people import Person, Role
+from dicomwatchd.web.needs import needs, person_of
+from dicomwatchd.web.people import Role
 from dicomwatchd.web.ports import AccessAudit
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -34,26 +35,19 @@ def guarded(handler: Handler, failed: Callable[[DicomwatchdError], None]) -> Han
     """For somebody with Role.READ; with the program's errors as HTTP's. ``failed`` is told of those that are no fault
     of the request."""
 
+    @needs(Role.READ)
     async def answer(request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": ", ".join(METHODS), **SECURE})
         try:
-            person_of(request)
-            if request.method == "OPTIONS":
-                return Response(status_code=204, headers={"Allow": ", ".join(METHODS), **SECURE})
             return await handler(request)
         except DicomwatchdError as error:
             if errors.status_of(error) >= 500:
                 failed(error)
             return errors.answer(error)
 
+    answer.__name__ = f"dicomweb_{handler.__name__}"  # what the log calls it
     return answer
-
-
-def person_of(request: Request) -> Person:
-    """Raises Forbidden."""
-    person = getattr(request.state, "person", None)
-    if not isinstance(person, Person) or not person.may(Role.READ):
-        raise Forbidden("studies may not be read")
-    return person
 
 
 class Archive:

@@ -63,11 +63,6 @@ class Unsound(Refused):
     status = 409
 
 
-class Forbidden(Refused):
-    code = "forbidden"
-    status = 403
-
-
 class NotRenderable(Refused):
     """There is no picture of it: no pixels, or none that can be decoded or that fit in memory."""
 

@@ -21,7 +21,7 @@ from dicomwatchd.web.dicomweb.matching import Search
 from dicomwatchd.web.dicomweb.qido import Answer, Searcher
 from dicomwatchd.web.dicomweb.reading import ArchiveReader
 from dicomwatchd.web.dicomweb.sending import Work
-from dicomwatchd.web.dicomweb.wado import Retrieval, base_url, warning
+from dicomwatchd.web.dicomweb.wado import Retrieval, warning
 from dicomwatchd.web.ports import AccessAudit
 
 PREFIX = "/dicom-web"
@@ -38,17 +38,18 @@ def routes(
     reading: Executor,
     pictures: Executor,
     random: Callable[[int], bytes],
-    failed: Callable[[DicomwatchdError], None] = lambda _error: None,
-    base_url: str | None = None,
+    failed: Callable[[DicomwatchdError], None],
+    base_url: str,
 ) -> list[BaseRoute]:
     """All routes of DICOMweb. A middleware before them sets ``request.state.person``.
 
     The threads of ``reading`` are how many requests read the archive at once, those of ``pictures`` how many frames are
     decoded at once, a few hundred MiB each at most. ``random`` gives so many random bytes (`secrets.token_bytes`).
     ``failed`` is told of errors that are no fault of a request, the archive's own. ``base_url`` is where clients find
-    all this, where that is not what they have called it.
+    `PREFIX`: "https://archive.example.org".
     """
     work = Work(reading)
+    base_url = base_url.rstrip("/") + PREFIX
     reader = ArchiveReader(series)
     archive = Archive(reader, audit, work)
     retrieval = Retrieval(archive, pictures, random, base_url)
@@ -79,7 +80,7 @@ def routes(
 
 
 class _Searches:
-    def __init__(self, searcher: Searcher, archive: Archive, base_url: str | None) -> None:
+    def __init__(self, searcher: Searcher, archive: Archive, base_url: str) -> None:
         self._searcher, self._archive, self._base_url = searcher, archive, base_url
 
     async def studies(self, request: Request) -> Response:
@@ -107,8 +108,7 @@ class _Searches:
             headers["Warning"] = ", ".join(map(warning, found.warnings))
         if not found.results:
             return Response(status_code=204, headers={**sending.SECURE, **headers})
-        base = base_url(request, self._base_url)
-        items = [_with_retrieve_url(one, base) for one in found.results]
+        items = [_with_retrieve_url(one, self._base_url) for one in found.results]
         return await sending.json_answer(self._archive.work, request, items, media_type, headers)
 
 

@@ -14,7 +14,6 @@ from typing import ParamSpec, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import DicomJson
 
 _P = ParamSpec("_P")
@@ -26,10 +25,6 @@ _GZIP_LEVEL = 5
 _GZIP_FORMAT = 31  # zlib's windowBits of a gzip member (RFC 1952)
 
 SECURE = {"X-Content-Type-Options": "nosniff", "Vary": "Accept, Accept-Encoding"}
-
-
-class Cut(Exception):
-    """An answer that has begun cannot go on. Why is in the log."""
 
 
 class Work:
@@ -74,7 +69,8 @@ class Work:
         return Begun(first, reading, is_all=len(first) < ahead)
 
     async def stream(self, begun: Begun) -> AsyncIterator[bytes]:
-        """All of it. Whoever stops to take it ends the reading, which ends after the chunk that it is at."""
+        """All of it. Whoever stops to take it ends the reading, which ends after the chunk that it is at. What goes
+        wrong now ends the connection in the middle of the answer."""
         try:
             for first in begun.first:
                 yield first
@@ -82,8 +78,6 @@ class Work:
             while chunk is not None:
                 yield chunk
                 chunk = await self.call(begun.reading.next)
-        except DicomwatchdError as error:
-            raise Cut(error.code) from None
         finally:
             self._give_up(begun.reading)
 

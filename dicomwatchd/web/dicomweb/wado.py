@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,8 @@ from dicomwatchd.web.dicomweb.reading import Header, with_urls
 from dicomwatchd.web.dicomweb.sending import Work
 from dicomwatchd.web.dicomweb.standing import HeldInstance, HeldStudy
 
+#: Whose frames are in memory, decoded or waiting for it.
+_PICTURES_AT_ONCE = 4
 #: Frames of one request.
 MOST_FRAMES = 1000
 #: Bulk data paths: tags, with the numbers of items between them.
@@ -38,11 +41,10 @@ _CHANGING = "private, no-cache"
 class Retrieval:
     """The handlers. ``pictures`` are the threads that decode; ``random`` gives so many random bytes."""
 
-    def __init__(
-        self, archive: Archive, pictures: Executor, random: Callable[[int], bytes], base_url: str | None
-    ) -> None:
+    def __init__(self, archive: Archive, pictures: Executor, random: Callable[[int], bytes], base_url: str) -> None:
         self._archive, self._work, self._reader = archive, archive.work, archive.reader
         self._pictures, self._random, self._base_url = Work(pictures), random, base_url
+        self._places = asyncio.Semaphore(_PICTURES_AT_ONCE)
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -89,7 +91,7 @@ class Retrieval:
     async def metadata(self, request: Request) -> Response:
         media_type = negotiation.choose_json(_ranges(request))
         study, named, found = await self._named(request)
-        etag = _etag("metadata", study.version, *(one.sha256 for one in found), self._base(request))
+        etag = _etag("metadata", study.version, *(one.sha256 for one in found), self._base_url)
         headers = {"ETag": f"W/{etag}", "Cache-Control": _CHANGING}
         await self._archive.record(request, "metadata", study.study_uid)
         if sending.is_fresh(request, etag):
@@ -101,7 +103,7 @@ class Retrieval:
             del headers["ETag"]  # the bytes may come back
         if without or len(found) < len(named):
             headers["Warning"] = warning(UNSOUND_LEFT_OUT)
-        base = self._base(request)
+        base = self._base_url
         items = (with_urls(one, f"{base}{path_of(study, one.instance)}/bulkdata/") for one in shown)
         return await sending.json_answer(self._work, request, items, media_type, headers)
 
@@ -202,16 +204,17 @@ class Retrieval:
         await self._archive.record(request, "rendered", study.study_uid)
         if sending.is_fresh(request, etag):
             return Response(status_code=304, headers={**sending.SECURE, **headers})
-        header, frame, number = await self._work.call(self._frame_of, study, instance, numbers[0])
-        data = await self._pictures.call(
-            rendered.picture,
-            frame,
-            number,
-            with_urls(header, ""),
-            instance.transfer_syntax_uid,
-            partial(self._small_value, study, instance),
-            asked,
-        )
+        async with self._places:
+            header, frame, number = await self._work.call(self._frame_of, study, instance, numbers[0])
+            data = await self._pictures.call(
+                rendered.picture,
+                frame,
+                number,
+                with_urls(header, ""),
+                instance.transfer_syntax_uid,
+                partial(self._small_value, study, instance),
+                asked,
+            )
         return Response(data, headers={**sending.SECURE, **headers}, media_type=choice.media_type)
 
     def _frame_of(self, study: HeldStudy, instance: HeldInstance, number: int) -> tuple[Header, bytes, int]:
@@ -237,21 +240,6 @@ class Retrieval:
         require_one_patient(study)
         named = chosen(study, request.path_params.get("series"), request.path_params.get("instance"))
         return study, named, sound(study, named)
-
-    def _base(self, request: Request) -> str:
-        return base_url(request, self._base_url)
-
-
-def base_url(request: Request, configured: str | None) -> str:
-    """Where DICOMweb is, for the URLs in answers: as configured, or as the client has called it. dicomweb-client leaves
-    the port out of its Host header: where that names the very address that it has connected to, the port is known."""
-    if configured:
-        return configured.rstrip("/")
-    url = request.base_url
-    host, port = request.scope.get("server") or ("", None)
-    if url.port is None and port not in (None, 80, 443) and url.hostname == host:
-        url = url.replace(port=port)
-    return f"{str(url).rstrip('/')}/dicom-web"
 
 
 def path_of(study: HeldStudy, instance: HeldInstance) -> str:

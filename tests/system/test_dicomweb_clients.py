@@ -1,0 +1,75 @@
+"""Real clients at dicomwatchd-web as it is started: dicomweb-client, and Orthanc with its DICOMweb plug-in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dicomweb_client.api import DICOMwebClient
+
+from tests.servers.orthanc import Orthanc
+from tests.synthetic import Made, Maker
+from tests.system.site import Site
+from tests.system.web_process import WebProcess
+
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebProcess, list[Made]]]:
+    """A study with images, a compressed clip and a report, in bundles; and the process."""
+    site = Site(tmp_path_factory.mktemp("dicomweb"))
+    site.config["archive"]["layout"] = {"kind": "bundled"}
+    site.write_config()
+    site.init()
+    maker = Maker(seed=21)
+    made = maker.mr_study(site.inbox / "mr", series=2, slices=5, study=0)
+    made += maker.us_multiframe(site.inbox / "us", frames=5, study=0)
+    made += maker.structured_report(site.inbox / "sr", study=0)
+    assert site.once() == 0 and site.left() == []
+    web = WebProcess(site)
+    web.start()
+    yield web, made
+    web.close()
+    site.close()
+
+
+def test_dicomweb_client_with_a_token(archived: tuple[WebProcess, list[Made]]) -> None:
+    web, made = archived
+    headers = {"Authorization": f"Bearer {web.token('client', 'read')}"}
+    client = DICOMwebClient(f"{web.url}/dicom-web", headers=headers)
+    [study] = client.search_for_studies(search_filters={"PatientName": "DOE^*"})
+    uid = study["0020000D"]["Value"][0]
+    assert {one["00080018"]["Value"][0] for one in client.retrieve_study_metadata(uid)} == {
+        one.sop_instance_uid for one in made
+    }
+    assert len(client.retrieve_study(uid)) == len(made)
+    first = client.retrieve_instance_metadata(uid, made[0].series_uid, made[0].sop_instance_uid)
+    [pixels] = client.retrieve_bulkdata(first["7FE00010"]["BulkDataURI"])
+    assert client.retrieve_instance_frames(uid, made[0].series_uid, made[0].sop_instance_uid, [1]) == [pixels]
+    logged = web.log()
+    assert '"dicomweb-files"' in logged and uid not in logged and "DOE" not in logged
+
+
+def test_orthanc_pulls_a_study(archived: tuple[WebProcess, list[Made]], tmp_path: Path) -> None:
+    """Its plug-in finds the study, asks for it, and has the very bytes afterwards."""
+    web, made = archived
+    server = {
+        "Url": f"{web.url}/dicom-web/",
+        "HttpHeaders": {"Authorization": f"Bearer {web.token('orthanc', 'read')}"},
+    }
+    with Orthanc(
+        tmp_path / "orthanc", {}, Plugins=[str(PLUGIN)], DicomWeb={"Enable": True, "Servers": {"archive": server}}
+    ) as orthanc:
+        found = orthanc.post(
+            "/dicom-web/servers/archive/qido", '{"Uri": "/studies", "Arguments": {"PatientID": "P0001"}}'
+        )
+        assert [one["0020000D"]["Value"] for one in found] == [made[0].study_uid]
+        orthanc.post(
+            "/dicom-web/servers/archive/retrieve",
+            f'{{"Resources": [{{"Study": "{made[0].study_uid}"}}], "Synchronous": true}}',
+        )
+        files = [orthanc.get_bytes(f"/instances/{one}/file") for one in orthanc.get("/instances")]
+    assert sorted(hashlib.sha256(one).hexdigest() for one in files) == sorted(one.sha256 for one in made)
