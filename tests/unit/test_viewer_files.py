@@ -83,6 +83,15 @@ def test_who_takes_no_gzip_gets_the_bytes_as_they_are(address: str, accepted: st
     assert headers["vary"] == "Accept-Encoding"
 
 
+def test_a_corrected_file_is_asked_for_again_whatever_its_name_says(tmp_path: Path) -> None:
+    folder = make(tmp_path / "viewer")
+    listing = json.loads((folder / "viewer.json").read_text())
+    listing["files"][HASHED]["corrected"] = True
+    (folder / "viewer.json").write_text(json.dumps(listing))
+    with served(Starlette(routes=routes(folder))) as address:
+        assert ask(address, f"/{HASHED}")[1]["cache-control"] == "no-cache"
+
+
 def test_a_browser_asks_again_for_a_name_without_a_hash_and_is_told_that_it_has_it(address: str) -> None:
     _, headers, _ = ask(address, "/app.bundle.css")
     assert headers["cache-control"] == "no-cache"

@@ -106,7 +106,8 @@ class _Files(BaseRoute):
 
 def _served(folder: Path, file: InstalledFile) -> _Served:
     name = PurePosixPath(file.name)
-    headers = {"Cache-Control": _FOREVER if _HASHED.fullmatch(name.name) else _ASK, **_EVERYWHERE}
+    for_ever = _HASHED.fullmatch(name.name) and not file.corrected
+    headers = {"Cache-Control": _FOREVER if for_ever else _ASK, **_EVERYWHERE}
     if name.suffix == ".html":
         headers["Content-Security-Policy"] = policy.of_page((folder / file.name).read_bytes())
     elif name.suffix == ".js":

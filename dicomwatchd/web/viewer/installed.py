@@ -19,12 +19,14 @@ _HINT: Final = "scripts/viewer FOLDER installs it"
 
 @dataclass(frozen=True, slots=True)
 class InstalledFile:
-    """``name`` is relative to the folder, ``compressed`` tells whether its gzip form lies beside it."""
+    """``name`` is relative to the folder, ``compressed`` tells whether its gzip form lies beside it,
+    ``corrected`` whether it is another than the one after whose content its authors have named it."""
 
     name: str
     sha256: str
     size_bytes: int
     compressed: bool
+    corrected: bool
 
 
 def installed(folder: Path) -> tuple[InstalledFile, ...]:
@@ -56,6 +58,7 @@ def _listed(listing: dict[str, Any]) -> Iterator[InstalledFile]:
         for name, said in listing["files"].items():
             if _NAME.fullmatch(name) is None:
                 raise ValueError("a name that is none")
-            yield InstalledFile(name, str(said["sha256"]), int(said["size_bytes"]), bool(said["gzip"]))
+            compressed, corrected = bool(said["gzip"]), bool(said.get("corrected", False))
+            yield InstalledFile(name, str(said["sha256"]), int(said["size_bytes"]), compressed, corrected)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Misconfigured(f"{LISTING} of the viewer is of another format", hint=_HINT) from error

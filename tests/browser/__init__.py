@@ -1,0 +1,1 @@
+"""What a person sees in a browser, compared with what must be there: Debian's Chromium, driven by Playwright."""
