@@ -205,6 +205,10 @@ class Web(Part):
     sessions: WebSessions = WebSessions()
     limits: WebLimits = WebLimits()
     state: AbsolutePath = Field(DEFAULT_STATE, description="For the tokens' hashes and the record of access")
+    viewer: AbsolutePath | None = Field(
+        None,
+        description="Where scripts/viewer has put OHIF; default: where scripts/install --with-web does, if it is there",
+    )
     aws_profile: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_.@-]{1,64}$", description="A profile of the AWS files with rights to read only"
     )

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dicomwatchd.access.record import AccessRecord
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.telemetry.fields import error_fields
-from dicomwatchd.web import access_page, dicomweb
+from dicomwatchd.web import access_page, dicomweb, viewer
 from dicomwatchd.web.answers import Answers
 from dicomwatchd.web.login import pages as login_pages
 from dicomwatchd.web.login.admission import Admission, Doors
@@ -23,7 +23,7 @@ from dicomwatchd.web.requests import Sound, hosts_of
 
 
 def assemble(parts: Parts, doors: Doors, record: AccessRecord) -> ASGIApp:
-    """What uvicorn serves."""
+    """What uvicorn serves. Raises Misconfigured."""
     web = parts.web
     routes: list[BaseRoute] = [
         Route("/health", _health, methods=["GET"]),
@@ -59,8 +59,9 @@ def _pages(parts: Parts) -> list[BaseRoute]:  # noqa: ARG001
     return []
 
 
-def _viewer(parts: Parts) -> list[BaseRoute]:  # noqa: ARG001
-    return []
+def _viewer(parts: Parts) -> list[BaseRoute]:
+    folder = viewer.folder_of(parts.web.viewer)
+    return [] if folder is None else viewer.routes(folder)
 
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:

@@ -18,6 +18,8 @@ from contextlib import ExitStack
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
+from starlette.types import ASGIApp
+
 from dicomwatchd import __version__
 from dicomwatchd.access.record import AccessRecord
 from dicomwatchd.access.tokens import Tokens
@@ -107,18 +109,17 @@ class Process:
                 record = AccessRecord(self._web.state, writing=True)
                 stack.callback(record.close)
                 parts = self._parts(stack, record)
-                doors = self._doors()
+                app = assemble(parts, self._doors(), record)
             except DicomwatchdError as error:
                 self._refuse(error)
                 return FAILED
-            asyncio.run(self._serve(parts, doors, record, context, listening))
+            asyncio.run(self._serve(app, record, context, listening))
         self._journal.info("web-stopped", "the web process stops")
         return DONE
 
     async def _serve(
         self,
-        parts: Parts,
-        doors: Doors,
+        app: ASGIApp,
         record: AccessRecord,
         context: ssl.SSLContext | None,
         listening: socket.socket,
@@ -133,7 +134,7 @@ class Process:
             web.limits.connections_each,
             lambda address: proxy is not None and _is_address(address) and proxy.speaks_from(ip_address(address)),
         )
-        serving = server(assemble(parts, doors, record), places, context, tick)
+        serving = server(app, places, context, tick)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, serving)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
-import jpeg_ls  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 from openjpeg.utils import encode_array
@@ -341,6 +342,7 @@ def _jpeg_2000(data: Dataset, stored: Values, syntax: UID) -> None:
 
 
 def _near_lossless(data: Dataset, stored: Values, syntax: UID) -> None:
+    jpeg_ls = import_module("jpeg_ls")
     buffer = jpeg_ls.encode_buffer(_typed(data, stored).tobytes(), *stored.shape, 1, data.BitsStored, 3)
     _put(data, bytes(buffer))
 
@@ -371,39 +373,55 @@ def _save(data: Dataset, syntax: UID, path: Path) -> None:
     data.save_as(path, enforce_file_format=True, overwrite=False)
 
 
-def grey_phantoms(maker: PhantomMaker) -> list[Phantom]:
-    """What a pixel means: rescale, sign, window, photometric interpretation."""
-    return [
-        maker.ct("CT window"),
-        maker.signed("Signed with slope"),
-        maker.monochrome1("Monochrome 1"),
-        maker.two_windows("Two windows"),
-        maker.voi_function("Function LINEAR", "LINEAR", linear),
-        maker.voi_function("Function LINEAR_EXACT", "LINEAR_EXACT", linear_exact),
-        maker.voi_function("Function SIGMOID", "SIGMOID", sigmoid),
-        maker.eight_bits("Eight bits"),
-        maker.colour("Colour by pixel"),
-        maker.colour("Colour by plane", planar=1),
-    ]
+_DCMTK = ("dcmcjpeg", "--uid-never")
 
+#: What a pixel means: rescale, sign, window, photometric interpretation.
+GREY: Final[dict[str, Callable[[PhantomMaker, str], Phantom]]] = {
+    "CT window": lambda maker, name: maker.ct(name),
+    "Signed with slope": lambda maker, name: maker.signed(name),
+    "Monochrome 1": lambda maker, name: maker.monochrome1(name),
+    "Two windows": lambda maker, name: maker.two_windows(name),
+    "Function LINEAR": lambda maker, name: maker.voi_function(name, "LINEAR", linear),
+    "Function LINEAR_EXACT": lambda maker, name: maker.voi_function(name, "LINEAR_EXACT", linear_exact),
+    "Function SIGMOID": lambda maker, name: maker.voi_function(name, "SIGMOID", sigmoid),
+    "Eight bits": lambda maker, name: maker.eight_bits(name),
+    "Colour by pixel": lambda maker, name: maker.colour(name),
+    "Colour by plane": lambda maker, name: maker.colour(name, planar=1),
+}
 
-def encoded_phantoms(maker: PhantomMaker) -> list[Phantom]:
-    """The same images in every transfer syntax that can be made here."""
-    dcmtk = ("dcmcjpeg", "--uid-never")
-    return [
-        maker.ct("Implicit little endian", ImplicitVRLittleEndian),
-        maker.ct("Explicit big endian", ExplicitVRBigEndian),
-        maker.signed("Signed big endian", ExplicitVRBigEndian),
-        maker.ct("Deflated", DeflatedExplicitVRLittleEndian),
-        maker.ct("RLE", RLELossless, encoded=_Encoding(_compressed)),
-        maker.colour("RLE colour", RLELossless, encoded=_Encoding(_compressed)),
-        maker.ct("JPEG-LS lossless", JPEGLSLossless, encoded=_Encoding(_compressed)),
-        maker.eight_bits("JPEG-LS near-lossless", JPEGLSNearLossless, encoded=_Encoding(_near_lossless, error=3)),
-        maker.ct("JPEG 2000 lossless", JPEG2000Lossless, encoded=_Encoding(_jpeg_2000)),
-        maker.eight_bits("JPEG 2000 lossy", JPEG2000, encoded=_Encoding(_jpeg_2000, error=3)),
-        maker.eight_bits("JPEG baseline", JPEGBaseline8Bit, encoded=_Encoding(_jpeg_baseline, error=2)),
-        maker.colour("JPEG baseline colour", JPEGBaseline8Bit, encoded=_Encoding(_jpeg_baseline, error=3)),
-        maker.ct("JPEG extended", JPEGExtended12Bit, encoded=_Encoding(_native, 1, (*dcmtk, "+ee", "+q", "100"))),
-        maker.ct("JPEG lossless", JPEGLossless, encoded=_Encoding(_native, 0, (*dcmtk, "+el"))),
-        maker.ct("JPEG lossless SV1", JPEGLosslessSV1, encoded=_Encoding(_native, 0, (*dcmtk, "+e1"))),
-    ]
+#: The same images in every transfer syntax that can be made here.
+ENCODED: Final[dict[str, Callable[[PhantomMaker, str], Phantom]]] = {
+    "Implicit little endian": lambda maker, name: maker.ct(name, ImplicitVRLittleEndian),
+    "Explicit big endian": lambda maker, name: maker.ct(name, ExplicitVRBigEndian),
+    "Signed big endian": lambda maker, name: maker.signed(name, ExplicitVRBigEndian),
+    "Deflated": lambda maker, name: maker.ct(name, DeflatedExplicitVRLittleEndian),
+    "RLE": lambda maker, name: maker.ct(name, RLELossless, encoded=_Encoding(_compressed)),
+    "RLE colour": lambda maker, name: maker.colour(name, RLELossless, encoded=_Encoding(_compressed)),
+    "JPEG 2000 lossless": lambda maker, name: maker.ct(name, JPEG2000Lossless, encoded=_Encoding(_jpeg_2000)),
+    "JPEG 2000 lossy": lambda maker, name: maker.eight_bits(name, JPEG2000, encoded=_Encoding(_jpeg_2000, error=3)),
+    "JPEG baseline": lambda maker, name: maker.eight_bits(
+        name, JPEGBaseline8Bit, encoded=_Encoding(_jpeg_baseline, error=2)
+    ),
+    "JPEG baseline colour": lambda maker, name: maker.colour(
+        name, JPEGBaseline8Bit, encoded=_Encoding(_jpeg_baseline, error=3)
+    ),
+    "JPEG extended": lambda maker, name: maker.ct(
+        name, JPEGExtended12Bit, encoded=_Encoding(_native, 1, (*_DCMTK, "+ee", "+q", "100"))
+    ),
+    "JPEG lossless": lambda maker, name: maker.ct(name, JPEGLossless, encoded=_Encoding(_native, 0, (*_DCMTK, "+el"))),
+    "JPEG lossless SV1": lambda maker, name: maker.ct(
+        name, JPEGLosslessSV1, encoded=_Encoding(_native, 0, (*_DCMTK, "+e1"))
+    ),
+}
+if find_spec("jpeg_ls") is not None:  # no wheels for Python 3.14 yet
+    ENCODED["JPEG-LS lossless"] = lambda maker, name: maker.ct(name, JPEGLSLossless, encoded=_Encoding(_compressed))
+    ENCODED["JPEG-LS near-lossless"] = lambda maker, name: maker.eight_bits(
+        name, JPEGLSNearLossless, encoded=_Encoding(_near_lossless, error=3)
+    )
+
+#: Row and column, each as the direction in the patient that it leads to, and the letters at the left and the top edge.
+TURNED: Final = {
+    "Sagittal": ((0, 1, 0), (0, 0, -1), "A", "H"),
+    "Coronal": ((1, 0, 0), (0, 0, -1), "R", "H"),
+    "Prone": ((-1, 0, 0), (0, -1, 0), "L", "P"),
+}

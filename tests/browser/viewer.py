@@ -79,6 +79,9 @@ class Viewer:
         """As the page's link does; returns when the first image is there."""
         protocol = f"&hangingprotocolId={protocol}" if protocol else ""
         self.page.goto(f"{self._origin}/viewer?StudyInstanceUIDs={study_uid}{protocol}")
+        self.wait_until_open()
+
+    def wait_until_open(self) -> None:
         self.page.wait_for_function(_READY)
 
     def confirm_use(self) -> None:

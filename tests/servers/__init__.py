@@ -21,7 +21,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "oidc": ["npm"],
     "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd", "acl"],
     "orthanc": ["orthanc", "orthanc-dicomweb", "util-linux"],
-    "browser": ["chromium"],
+    "browser": ["chromium", "npm"],
     "packages": ["mmdebstrap", "lintian", "python3-venv"],
     "containers": ["podman", "crun", "mmdebstrap", "python3-venv"],
     "tools": [
@@ -86,6 +86,8 @@ def missing(kind: str) -> list[str]:
         lacks += _missing_for_iam()
     elif kind == "oidc":
         lacks += _missing_for_oidc()
+    elif kind == "browser":
+        lacks += [] if shutil.which("npm") else ["npm, which fetches the viewer, is not installed"]
     elif kind == "systemd":
         lacks += _missing_for_systemd()
     elif kind in ("packages", "containers") and os.geteuid() != 0:

@@ -12,9 +12,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from starlette.applications import Starlette
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicomwatchd.errors import Misconfigured
+from dicomwatchd.model import Uid
+from dicomwatchd.web import viewer
+from dicomwatchd.web.people import Person, Role
 from dicomwatchd.web.viewer import routes
 from tests.serving import served
 
@@ -53,8 +58,20 @@ def make(folder: Path) -> Path:
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    with served(Starlette(routes=routes(make(tmp_path / "viewer")))) as at:
+    with served(_application(make(tmp_path / "viewer"))) as at:
         yield at
+
+
+def _application(folder: Path) -> ASGIApp:
+    """A reader asks, or whoever says that he is none."""
+    app = Router(routes(folder))
+
+    async def known(scope: Scope, receive: Receive, send: Send) -> None:
+        roles = frozenset({Role.UPLOAD if (b"x-test-role", b"upload") in scope["headers"] else Role.READ})
+        scope.setdefault("state", {})["person"] = Person("somebody", roles)
+        await ExceptionMiddleware(app)(scope, receive, send)
+
+    return known
 
 
 def ask(address: str, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -73,7 +90,7 @@ def test_a_hashed_file_comes_compressed_and_may_be_kept_for_ever(address: str) -
     assert (status, gzip.decompress(body)) == (200, SCRIPT)
     assert headers["content-encoding"] == "gzip" and headers["vary"] == "Accept-Encoding"
     assert headers["content-type"].startswith("text/javascript")
-    assert headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert headers["cache-control"] == "private, max-age=31536000, immutable"
 
 
 @pytest.mark.parametrize("accepted", ["", "identity", "gzip;q=0", "gzip; q=0.0", "br"])
@@ -88,7 +105,7 @@ def test_a_corrected_file_is_asked_for_again_whatever_its_name_says(tmp_path: Pa
     listing = json.loads((folder / "viewer.json").read_text())
     listing["files"][HASHED]["corrected"] = True
     (folder / "viewer.json").write_text(json.dumps(listing))
-    with served(Starlette(routes=routes(folder))) as address:
+    with served(_application(folder)) as address:
         assert ask(address, f"/{HASHED}")[1]["cache-control"] == "no-cache"
 
 
@@ -120,6 +137,23 @@ def test_a_link_into_the_viewer_is_its_page_under_a_strict_policy(address: str, 
     assert policy["default-src"] == policy["object-src"] == policy["base-uri"] == "'none'"
     assert policy["connect-src"] == "'self'"
     assert headers["cache-control"] == "no-cache" and headers["x-content-type-options"] == "nosniff"
+
+
+def test_whoever_may_read_no_study_gets_no_viewer(address: str) -> None:
+    assert ask(address, "/viewer", x_test_role="upload")[0] == 403
+
+
+def test_a_studys_link_leads_to_the_page(address: str) -> None:
+    path = viewer.address(Uid("1.2.840.99"))
+    assert path == "/viewer?StudyInstanceUIDs=1.2.840.99" and ask(address, path)[0] == 200
+
+
+def test_the_viewer_is_where_the_configuration_says_or_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert viewer.folder_of(tmp_path) == tmp_path
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    assert viewer.folder_of(None) is None
+    usual = make(tmp_path / "share" / "dicomwatchd" / "viewer")
+    assert viewer.folder_of(None) == usual
 
 
 def test_a_worker_alone_may_make_functions_of_text(address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from dicomwatchd.web.viewer.files import routes
+from dicomwatchd.web.viewer.files import address, routes
+from dicomwatchd.web.viewer.installed import folder_of
 
-__all__ = ["routes"]
+__all__ = ["address", "folder_of", "routes"]

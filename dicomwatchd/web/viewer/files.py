@@ -14,6 +14,9 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
+from dicomwatchd.model import Uid
+from dicomwatchd.web.needs import needs
+from dicomwatchd.web.people import Role
 from dicomwatchd.web.viewer import policy
 from dicomwatchd.web.viewer.installed import InstalledFile, installed
 
@@ -22,7 +25,7 @@ PAGES: Final = "/viewer"
 _SETTINGS: Final = Path(__file__).with_name("app-config.js")
 #: The build puts a hash of their content into these names.
 _HASHED: Final = re.compile(r"(?:.*\.)?[0-9a-f]{16}\.[a-z0-9]+")
-_FOREVER: Final = "public, max-age=31536000, immutable"
+_FOREVER: Final = "private, max-age=31536000, immutable"
 _ASK: Final = "no-cache"
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -40,22 +43,29 @@ _TYPES: Final = {
 }
 
 
+def address(study_uid: Uid) -> str:
+    """Where a study is opened, as a path of this origin."""
+    return f"{PAGES}?StudyInstanceUIDs={study_uid}"
+
+
 def routes(folder: Path) -> list[BaseRoute]:
     """For an application at the root of its origin, as the viewer's build wants it. `/` is not among them: that is the
-    page's. Raises Misconfigured where ``folder`` has no viewer of scripts/viewer."""
+    page's. Who asks is in the request's state (`needs`). Raises Misconfigured where scripts/viewer has not made
+    ``folder``."""
     files = {f"/{file.name}": _served(folder, file) for file in installed(folder)}
     page = files.pop("/index.html")
     settings = _SETTINGS.read_bytes()
 
-    async def own_settings(_: Request) -> Response:
+    async def viewer_settings(_: Request) -> Response:
         headers = {"Cache-Control": _ASK, "Content-Security-Policy": policy.of_script(), **_EVERYWHERE}
         return Response(settings, headers=headers, media_type=_TYPES[".js"])
 
+    @needs(Role.READ)
     async def viewer(request: Request) -> Response:
         return page.answer(request.headers)
 
     return [
-        Route("/app-config.js", own_settings),
+        Route("/app-config.js", viewer_settings),
         Route(PAGES, viewer),
         Route(f"{PAGES}/{{rest:path}}", viewer),
         _Files(files),
@@ -97,11 +107,16 @@ class _Files(BaseRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] in self._files:
-            return Match.FULL, {}
+            return Match.FULL, {"endpoint": viewer_file}
         return Match.NONE, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._files[scope["path"]].answer(Headers(scope=scope))(scope, receive, send)
+        await viewer_file(self._files[scope["path"]], scope, receive, send)
+
+
+async def viewer_file(file: _Served, scope: Scope, receive: Receive, send: Send) -> None:
+    """What the log calls it by."""
+    await file.answer(Headers(scope=scope))(scope, receive, send)
 
 
 def _served(folder: Path, file: InstalledFile) -> _Served:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,15 @@ LISTING: Final = "viewer.json"
 _FORMAT: Final = 1
 _NAME: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _HINT: Final = "scripts/viewer FOLDER installs it"
+
+
+def folder_of(configured: Path | None) -> Path | None:
+    """Where the viewer is: as configured, otherwise where scripts/install puts it, beside this Python; None where it
+    is not installed."""
+    if configured is not None:
+        return configured
+    usual = Path(sys.prefix, "share", "dicomwatchd", "viewer")
+    return usual if (usual / LISTING).exists() else None
 
 
 @dataclass(frozen=True, slots=True)
