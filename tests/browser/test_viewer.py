@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 
 from tests.browser.chromium import Visitor, visitor
 from tests.browser.phantoms import ENCODED, GREY, TURNED, Phantom, PhantomMaker, Volume
-from tests.browser.viewer import Viewer
+from tests.browser.viewer import Plane, Viewer
 from tests.conftest import skip_unless_available
 from tests.system.site import Site
 from tests.system.web_process import WebProcess
@@ -87,23 +87,26 @@ def test_the_planes_through_a_volume_lie_where_they_must(browser: Browser, archi
         archived.log_in(someone, f"/viewer?StudyInstanceUIDs={archived.cube_study_uid}&hangingprotocolId=mpr")
         viewer = Viewer(someone.page, archived.web.url)
         viewer.confirm_use()
-        viewer.wait_for(
-            lambda: (
-                [problem for plane in viewer.planes() for problem in plane.differences(archived.cube)]
-                or ([] if len(viewer.planes()) == 3 else ["not three planes"])
-            )
-        )
-        # The patient's right is at the left, his front at the top (or at the left), his head at the top.
-        leads = {plane.name: plane.axes.argmax(axis=None) for plane in viewer.planes()}
-        assert set(leads) == {"mpr-axial", "mpr-sagittal", "mpr-coronal"}
-        for plane in viewer.planes():
-            across, down = (axis / abs(axis).max() for axis in plane.axes)
-            wanted = {
-                "mpr-axial": ([1, 0, 0], [0, 1, 0]),
-                "mpr-sagittal": ([0, 1, 0], [0, 0, -1]),
-                "mpr-coronal": ([1, 0, 0], [0, 0, -1]),
-            }[plane.name]
-            assert (across.round(3).tolist(), down.round(3).tolist()) == wanted, plane.name
+        viewer.wait_for(lambda: _wrong_planes(viewer.planes(), archived.cube))
+
+
+#: Where a plane's right and its lower edge are in the patient: left, posterior, head.
+_LEADS = {
+    "mpr-axial": ([1, 0, 0], [0, 1, 0]),
+    "mpr-sagittal": ([0, 1, 0], [0, 0, -1]),
+    "mpr-coronal": ([1, 0, 0], [0, 0, -1]),
+}
+
+
+def _wrong_planes(planes: list[Plane], cube: Volume) -> list[str]:
+    if {plane.name for plane in planes} != set(_LEADS):
+        return [f"the planes are {[plane.name for plane in planes]}"]
+    problems = []
+    for plane in planes:
+        leads = tuple((axis / abs(axis).max()).round(3).tolist() for axis in plane.axes)
+        problems += [f"{plane.name} leads to {leads}"] if leads != _LEADS[plane.name] else []
+        problems += plane.differences(cube)
+    return problems
 
 
 def test_two_at_once_see_each_his_own_study(browser: Browser, archived: Archived, viewer: Viewer) -> None:
