@@ -105,7 +105,7 @@ class Process:
         with ExitStack() as stack:
             try:
                 context = None if self._web.tls is None else tls.server_context(self._web.tls)
-                listening = stack.enter_context(_listen(self._web))
+                listening = stack.enter_context(listen(self._web))
                 record = AccessRecord(self._web.state, writing=True)
                 stack.callback(record.close)
                 parts = self._parts(stack, record)
@@ -226,17 +226,21 @@ class Process:
             sys.stderr.write(f"dicomwatchd-web: {error}\n")
 
 
-def _listen(web: Web) -> socket.socket:
+def listen(web: Web) -> socket.socket:
     """Raises Misconfigured."""
     host, port = web.address
     family = socket.AF_INET if isinstance(host, IPv4Address) else socket.AF_INET6
     both = family == socket.AF_INET6 and host.is_unspecified and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((str(host), port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+        listening = socket.create_server((str(host), port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         raise Misconfigured(
             "cannot listen at the address of web.listen", code="web-port", hint="is another program listening there?"
         ) from error
+    # Connections have it from here. asyncio sets it for sockets that name their protocol, as this one does not, and an
+    # answer's body would wait 40 ms for the other end to acknowledge its head.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _secret(path: Path) -> str:
