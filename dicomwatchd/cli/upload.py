@@ -18,9 +18,9 @@ from dicomwatchd.cli.folders import FolderOrDiscImage
 from dicomwatchd.cli.lazy import DefaultGroup
 from dicomwatchd.cli.terminal import output, progress, tables
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
-from dicomwatchd.cli.upload_text import all_verified, as_of_now, asker, sentences
 from dicomwatchd.control.client import ControlClient, DaemonRefused
 from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.upload_text import all_verified, as_of_now, asker, sentences
 
 _upload_argument = click.argument("upload_id", metavar="ID", type=IDENTIFIER)
 #: How long a cancel waits for the deletions that were under way, of one page of files, before it leaves that to them.

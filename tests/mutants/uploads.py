@@ -87,7 +87,7 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         )
     ),
     *(
-        (f"said of an upload: {name}", "cli/upload_text.py", old, new, SAID)
+        (f"said of an upload: {name}", "upload_text.py", old, new, SAID)
         for name, old, new in (
             ("complete", '        and result.get("complete") is True\n', ""),
             ("done", '        result.get("done") is True\n        and', "        True and"),

@@ -14,12 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dicomwatchd.cli.app import root
-from dicomwatchd.cli.upload_text import all_verified, sentences
 from dicomwatchd.config import parse
 from dicomwatchd.config_text import named_socket, read_yaml
 from dicomwatchd.control.client import ControlClient, DaemonRefused, DaemonUnreachable
 from dicomwatchd.ports import SystemClock, timestamp
 from dicomwatchd.queue import open_queue
+from dicomwatchd.upload_text import all_verified, sentences
 from tests import schemas
 from tests.unit.stand_in import StandIn
 

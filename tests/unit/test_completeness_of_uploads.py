@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.cli.upload_text import sentences
+from dicomwatchd.upload_text import sentences
 from tests import schemas
 from tests.pieces import Pieces
 from tests.unit.dicomfiles import data_set, encode

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from dicomwatchd.archive.layout.manifest import DAMAGED_FORMAT, DAMAGED_INSTANCES, FORMAT, Manifest
-from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import BadManifest
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.deletion.vetoes.damaged import WholeCopies
@@ -18,6 +17,7 @@ from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.database.schema import open_writer
 from dicomwatchd.queue.database.steps import STEPS
 from dicomwatchd.queue.database.upgrade import OLD_FAULT
+from dicomwatchd.upload_text import sentences
 from tests.pieces import Pieces, at
 from tests.unit.dicomfiles import data_set, encode
 from tests.unit.uploading import Handed

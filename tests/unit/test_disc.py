@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.cli.upload_text import all_verified, as_of_now, sentences
 from dicomwatchd.errors import Permanent
 from dicomwatchd.intake import listed
 from dicomwatchd.intake.dicom import other
 from dicomwatchd.intake.final_scan import UNOPENED
 from dicomwatchd.intake.listed import DAMAGED, MISSING
+from dicomwatchd.upload_text import all_verified, as_of_now, sentences
 from tests import schemas
 from tests.pieces import Pieces
 from tests.synthetic import Made, Maker

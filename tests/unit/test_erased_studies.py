@@ -19,7 +19,6 @@ from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.repair.rebuild import rebuild
 from dicomwatchd.archive.stores.port import ObjectStore, StoredObject
 from dicomwatchd.cli.studies.same_medium import with_the_same_dicomdir
-from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, StudyErased
 from dicomwatchd.fetch import look_up
 from dicomwatchd.model import StudyState, Uid
@@ -27,6 +26,7 @@ from dicomwatchd.pipeline.erased import LOOK_SECONDS, NOTING_SECONDS, ErasedStud
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.holds import ERASED
 from dicomwatchd.rights import Asker
+from dicomwatchd.upload_text import sentences
 from tests import schemas
 from tests.discs import export
 from tests.pieces import ARCHIVE_ID, Pieces, at

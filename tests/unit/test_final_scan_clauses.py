@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.cli.upload_text import all_verified, sentences
 from dicomwatchd.intake import final_scan
 from dicomwatchd.intake.final_scan import FinalScan, Findings
 from dicomwatchd.intake.folder.mounts import root_of
@@ -22,6 +21,7 @@ from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.queue.rows import UNREADABLE, Root, Source, TrackedFile, identity_text
 from dicomwatchd.queue.uploads import Upload, UploadProgress
 from dicomwatchd.upload_result import CANCELLED, FINISHED, GONE, of_ended
+from dicomwatchd.upload_text import all_verified, sentences
 from tests.unit.uploading import unlistable
 
 FILES = (b"IM1", b"A/IM2", b"A/B/IM3")

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.control import peer as control_peer
 from dicomwatchd.control.peer import Descriptors, Request
 from dicomwatchd.daemon.commands import commands
@@ -22,6 +21,7 @@ from dicomwatchd.intake.folder.mounts import file_system_id
 from dicomwatchd.localfiles import birth
 from dicomwatchd.pipeline.deletion import batch, proof
 from dicomwatchd.rights import Asker
+from dicomwatchd.upload_text import sentences
 from dicomwatchd.uploads import folders as handed_module
 from dicomwatchd.uploads import reception
 from dicomwatchd.uploads.folders import UploadFolders

@@ -12,7 +12,6 @@ from typing import Any
 import pydicom
 import pytest
 
-from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.control import peer as control_peer
 from dicomwatchd.control.peer import BadRequest, Descriptors, Request
 from dicomwatchd.daemon.commands import HOLD_REASONS, commands
@@ -22,6 +21,7 @@ from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.database.pruning import Pruning
 from dicomwatchd.queue.holds import ERASED, OTHER_VERSIONS, REASONS, TWO_PATIENTS
 from dicomwatchd.rights import Asker
+from dicomwatchd.upload_text import sentences
 from tests import schemas
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker, Patient

@@ -71,6 +71,15 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("cli/disc/unpacking.py", "_unpack", "os.open"): (1, "a new file in it"),
     ("cli/disc/unpacking.py", "_unpack", "os.link"): (1, "a second name in it; fails where the name is taken"),
     ("cli/disc/unpacking.py", "_remove", "shutil.rmtree"): (1, "that folder; the image is never touched"),
+    # What people hand in through the page: copies that their browsers have sent, in a folder of the page's own.
+    ("web/pages/staging/room.py", "_opened", "os.open"): (1, "a part of an upload, under its number"),
+    ("web/pages/staging/room.py", "finish", "part.unlink"): (1, "what arrived and is not what was announced"),
+    ("web/pages/staging/room.py", "_publish", "part.rename"): (1, "a part, to a place that no other file has"),
+    ("web/pages/staging/room.py", "remove", "shutil.rmtree"): (
+        1,
+        "an upload that was given up before the daemon had it, or has ended; never one that the daemon has",
+    ),
+    ("web/pages/staging/custody.py", "_remove", "self._room.remove"): (1, "that"),
     # The page of stats --html.
     ("cli/stats/command.py", "_write", "tempfile.NamedTemporaryFile"): (1, "a new file"),
     ("cli/stats/command.py", "_write", "temporary.unlink"): (1, "that file"),

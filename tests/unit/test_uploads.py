@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import Permanent, Stopping, Transient
 from dicomwatchd.intake.final_scan import UNASKED
 from dicomwatchd.model import StudyState, Uid
@@ -20,6 +19,7 @@ from dicomwatchd.pipeline.deletion import batch
 from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.sending import loop
 from dicomwatchd.queue.uploads import KEPT_SECONDS
+from dicomwatchd.upload_text import sentences
 from dicomwatchd.uploads.job import GONE_SECONDS, ROUNDS
 from dicomwatchd.uploads.jobs import PRUNE_SECONDS
 from tests.pieces import Pieces, at

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.cli.upload_text import all_verified, sentences
 from dicomwatchd.intake import final_scan, scan
 from dicomwatchd.intake.dicom.header import read_header
 from dicomwatchd.intake.final_scan import FinalScan
+from dicomwatchd.upload_text import all_verified, sentences
 from dicomwatchd.uploads.job import UNREAD_SECONDS, UNSETTLED_SECONDS
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance

@@ -13,7 +13,6 @@ from pydicom.dataset import Dataset
 from dicomwatchd.archive.layout.manifest import CONFLICTING_INSTANCES, CORRECTED_INSTANCES, Manifest
 from dicomwatchd.archive.layout.variants import Grade
 from dicomwatchd.cli.studies.versions import OtherVersions
-from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.daemon.commands import _hold_document
 from dicomwatchd.errors import (
     ArchiveRefused,
@@ -28,6 +27,7 @@ from dicomwatchd.pipeline.deletion import evidence
 from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
 from dicomwatchd.pipeline.deletion.vetoes import versions
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
+from dicomwatchd.upload_text import sentences
 from tests.pieces import Pieces, at
 from tests.unit.dicomfiles import IMPLICIT, data_set, encode
 from tests.unit.uploading import Handed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -11,6 +10,9 @@ import click
 
 from dicomwatchd.cli.terminal import working
 from dicomwatchd.errors import ConfigError, DicomwatchdError
+from dicomwatchd.plain_text import clean as clean
+from dicomwatchd.plain_text import count as count
+from dicomwatchd.plain_text import size as size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -38,19 +40,6 @@ def limit_option(what: str) -> Callable[[_Command], _Command]:
         show_default=True,
         help=f"Show at most this many {what}.",
     )
-
-
-#: Control characters (escape sequences begin with one); format characters, which turn the direction of text or are not
-#: seen at all; undecodable bytes of names; line and paragraph separators; what this Unicode does not know yet.
-_UNSAFE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp", "Cn"))
-
-
-def clean(text: object) -> str:
-    """Text from a file or a path as it may go to a terminal: one line, nothing that steers it or hides."""
-    whole = str(text)
-    if whole.isprintable():  # of the unsafe categories none is
-        return whole
-    return "".join("\ufffd" if unicodedata.category(character) in _UNSAFE else character for character in whole)
 
 
 def say(text: str = "") -> None:
@@ -93,15 +82,6 @@ def pairs(rows: Iterable[tuple[str, object]]) -> None:
         say(f"{name:<{width}}  {value}")
 
 
-def size(size_bytes: float) -> str:
-    """1234567 -> "1.2 MB" (powers of ten)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
-
-
 def duration(seconds: float) -> str:
     """93784 -> "1 d 2 h"; two units at most."""
     parts: list[str] = []
@@ -111,8 +91,3 @@ def duration(seconds: float) -> str:
         if amount or (unit == "s" and not parts):
             parts.append(f"{amount} {unit}")
     return " ".join(parts[:2])
-
-
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    """1, "file" -> "1 file"; 2, "file" -> "2 files"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

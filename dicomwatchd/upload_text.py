@@ -6,7 +6,8 @@ import time
 from datetime import datetime
 from typing import Any
 
-from dicomwatchd.cli.terminal import output
+from dicomwatchd.plain_text import clean
+from dicomwatchd.plain_text import count as counted
 
 _LISTED_FAILURES = 20
 _LISTED_NOT_OPENED = 5
@@ -56,7 +57,7 @@ def asker(result: dict[str, Any]) -> str | None:
     found = result.get("asked_by")
     if not isinstance(found, dict):
         return None
-    return output.clean(found.get("login")) or f"user {found.get('uid')}"
+    return clean(found.get("login")) or f"user {found.get('uid')}"
 
 
 def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
@@ -67,7 +68,7 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
         return _under_way(result, files, verified)
     if result.get("outcome") == "cancelled":
         return [
-            f"The upload was cancelled. {verified:,} of the {output.count(files, 'file')} found until then "
+            f"The upload was cancelled. {verified:,} of the {counted(files, 'file')} found until then "
             f"{_are(verified)} verified in the archive and will stay there.",
             _fate(deleted),
             "Do not delete what is left: the archive may not hold all of it.",
@@ -86,12 +87,12 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
             "The folder disappeared (medium ejected, unmounted or removed?) and did not come back in time; the upload"
             " has ended. Upload it again when it is back."
         )
-    lines.append(f"{verified:,} of {output.count(files, 'file')} {_are(verified)} verified in the archive.")
+    lines.append(f"{verified:,} of {counted(files, 'file')} {_are(verified)} verified in the archive.")
     if failed:
         lines.append("Not archived, damaged, or changed since:")
     for item in failed[:_LISTED_FAILURES]:
-        name = output.clean(item.get("name")) or "the folder itself"
-        lines.append(f"  {name}: {output.clean(item.get('reason'))}")
+        name = clean(item.get("name")) or "the folder itself"
+        lines.append(f"  {name}: {clean(item.get('reason'))}")
     if (rest := max(count, len(failed)) - min(len(failed), _LISTED_FAILURES)) > 0:
         more = "all of them" if len(failed) >= count else f"{len(failed):,} of them"
         lines.append(f"  ... and {rest:,} more; --json lists {more}")
@@ -102,7 +103,7 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
     lines += _left_alone(result)
     lines += _studies(result, is_whole=False)
     if (expires := result.get("expires")) and not failed and not count:
-        lines.append(f"Do not delete what is left: {output.clean(expires)}.")
+        lines.append(f"Do not delete what is left: {clean(expires)}.")
     else:
         lines.append("Do not delete what is left: the archive does not hold all of it.")
     return lines
@@ -115,7 +116,7 @@ def _under_way(result: dict[str, Any], files: int, verified: int) -> list[str]:
             "Do not delete anything yet. `dicomwatchctl upload show` says when it has ended.",
         ]
     lines = [
-        f"The daemon is archiving the folder; so far {verified:,} of {output.count(files, 'file')} "
+        f"The daemon is archiving the folder; so far {verified:,} of {counted(files, 'file')} "
         f"{_are(verified)} verified in the archive.",
         "Do not delete anything yet. Run the same command with --wait to wait until all are verified.",
     ]
@@ -180,7 +181,7 @@ def _unchanged(result: dict[str, Any]) -> str:
         return "The folder was not changed. Do not delete it yet."
     else:
         unchanged = "The folder was not changed."
-    if ended_at := output.clean(result.get("ended_at")):
+    if ended_at := clean(result.get("ended_at")):
         unchanged += (
             f" This was the state at {ended_at}, when the upload ended; later changes in the folder were not"
             " checked. Before you delete anything, upload it again."
@@ -199,7 +200,7 @@ def _left_alone(result: dict[str, Any]) -> list[str]:
     ]
     names = list(result.get("not_opened") or [])
     if names and not result.get("failed_files"):
-        some = ", ".join(output.clean(name) for name in names[:_LISTED_NOT_OPENED])
+        some = ", ".join(clean(name) for name in names[:_LISTED_NOT_OPENED])
         rest = f" and {len(names) - _LISTED_NOT_OPENED:,} more" if len(names) > _LISTED_NOT_OPENED else ""
         lines.append(
             f"Not opened, although there may be images in {'it' if len(names) == 1 else 'them'}: {some}{rest}."
@@ -228,8 +229,8 @@ def _studies(result: dict[str, Any], *, is_whole: bool) -> list[str]:
         where = "in the archive" if not is_whole else "in the archive, and were not in the folder"
         lines.append(f"Images of {which(lacking)} are missing {where}. Ask whoever made the folder or disc for them:")
         for study in list(found.get("with_gaps") or [])[:_LISTED_GAPS]:
-            texts = "; ".join(output.clean(text) for text in study.get("missing") or [])
-            lines.append(f"  {output.clean(study.get('study_uid'))}: {texts}")
+            texts = "; ".join(clean(text) for text in study.get("missing") or [])
+            lines.append(f"  {clean(study.get('study_uid'))}: {texts}")
         if lacking > _LISTED_GAPS:
             lines.append(f"  ... and {lacking - _LISTED_GAPS:,} more; --json lists up to 100")
     elif complete and complete == total and is_whole and listed >= total:
@@ -271,8 +272,8 @@ def _listed(result: dict[str, Any]) -> str | None:
     images = _number(tables, "images")
     if not images:
         return None
-    studies = output.count(_number(tables, "studies"), "study", "studies")
-    return f"the {output.count(images, 'image')} of {studies}"
+    studies = counted(_number(tables, "studies"), "study", "studies")
+    return f"the {counted(images, 'image')} of {studies}"
 
 
 def _dicomdir(result: dict[str, Any]) -> dict[str, Any]:
@@ -285,7 +286,7 @@ def _held(result: dict[str, Any]) -> list[str]:
     if not (count := _number(result, "held")):
         return []
     return [
-        f"{output.count(count, 'local copy', 'local copies')} {_are(count)} kept because a study is held: its files"
+        f"{counted(count, 'local copy', 'local copies')} {_are(count)} kept because a study is held: its files"
         " name two patients, or the archive has several versions of an image. An administrator sees it with"
         " `dicomwatchctl attention` and decides."
     ]

@@ -1,0 +1,40 @@
+"""What the page stands on, as whoever builds the process hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.fetch.destination import Destination
+from dicomwatchd.ports import Clock, Log
+from dicomwatchd.web.pages.limits import LIMITS, UploadLimits
+from dicomwatchd.web.pages.staging.custody import Daemon
+from dicomwatchd.web.ports import AccessAudit
+
+
+@dataclass(frozen=True, slots=True)
+class PageParts:
+    """``store`` and ``catalogue`` are only read. ``daemon`` is its control socket. ``staging`` is a folder of our own,
+    which hands its group, the daemon's, down to what is made in it. ``scratch`` is for instances too large for memory
+    while they are handed out. ``threads`` send studies. ``viewer`` gives the viewer's address for a Study Instance UID;
+    ``log_out`` is the path to which logging out is posted, "" where there is none."""
+
+    store: ObjectStore
+    catalogue: Catalogue
+    audit: AccessAudit
+    daemon: Daemon
+    destinations: Mapping[str, Destination]
+    staging: Path
+    scratch: Path
+    threads: Executor
+    clock: Clock
+    log: Log
+    limits: UploadLimits = LIMITS
+    viewer: Callable[[str], str] | None = None
+    log_out: str = ""
+    today: Callable[[], date] = field(default=date.today)

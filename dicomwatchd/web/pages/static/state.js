@@ -1,0 +1,24 @@
+// Asks how something stands until it has ended; then the page that says so is loaded.
+"use strict";
+(() => {
+  const state = document.getElementById("state");
+  if (!state) return;
+  const bar = document.getElementById("progress");
+  const text = document.getElementById("state-text");
+  let spoken = 0;
+  const ask = async () => {
+    try {
+      const answer = await fetch(state.dataset.state, { headers: { Accept: "application/json" }, cache: "no-store" });
+      if (answer.status === 401 || answer.redirected) { location.reload(); return; }
+      if (answer.ok) {
+        const said = await answer.json();
+        if (said.ended) { location.reload(); return; }
+        if (said.total) { bar.max = said.total; bar.value = said.done; } else { bar.removeAttribute("value"); }
+        // A screen reader reads each change: not more often than it can.
+        if (Date.now() - spoken > 5000 && text.textContent !== said.text) { text.textContent = said.text; spoken = Date.now(); }
+      }
+    } catch (_) { /* the next time */ }
+    setTimeout(ask, 1000);
+  };
+  ask();
+})();
