@@ -90,8 +90,8 @@ def test_a_disc_from_the_browser_ends_with_the_daemons_own_sentence(site: Site) 
         page = ended(site, browser, upload)
         assert 'id="verdict" role="status" class="good"' in page, text_of(page)
         assert (
-            "All 7 files are verified in the archive. Of the 7 images of 2 studies on the disc's own list (DICOMDIR), 7 are"
-            " no longer in the folder, and already in the archive. The local copies were deleted." in text_of(page)
+            "All 7 files are verified in the archive. Of the 7 images of 2 studies on the disc's own list (DICOMDIR), 7"
+            " are no longer in the folder, and already in the archive. The local copies were deleted." in text_of(page)
         ), text_of(page)
         assert files_of(site.root / "cdrom") == before
         assert {one.study_uid for one in made} == {s["study_uid"] for s in site.ctl_json("search")["studies"]}
