@@ -4,6 +4,7 @@ and the log (`answers`), whether the request is sound (`requests`), who asks (`l
 from __future__ import annotations
 
 import secrets
+from contextlib import ExitStack
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dicomwatchd.access.record import AccessRecord
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.telemetry.fields import error_fields
-from dicomwatchd.web import access_page, dicomweb, viewer
+from dicomwatchd.web import access_page, dicomweb, pages, viewer
 from dicomwatchd.web.answers import Answers
 from dicomwatchd.web.login import pages as login_pages
 from dicomwatchd.web.login.admission import Admission, Doors
@@ -22,16 +23,16 @@ from dicomwatchd.web.parts import Parts
 from dicomwatchd.web.requests import Sound, hosts_of
 
 
-def assemble(parts: Parts, doors: Doors, record: AccessRecord) -> ASGIApp:
-    """What uvicorn serves. Raises Misconfigured."""
-    web = parts.web
+def assemble(parts: Parts, doors: Doors, record: AccessRecord, stack: ExitStack) -> ASGIApp:
+    """What uvicorn serves, until ``stack`` is closed. Raises Misconfigured, StateFailed."""
+    web, viewing = parts.web, _viewer(parts)
     routes: list[BaseRoute] = [
         Route("/health", _health, methods=["GET"]),
         *login_pages.routes(web, doors),
         *access_page.routes(record),
         *_dicomweb(parts),
-        *_pages(parts),
-        *_viewer(parts),
+        *_pages(parts, stack, has_viewer=bool(viewing)),
+        *viewing,
     ]
     app: ASGIApp = Router(routes, redirect_slashes=False, default=_nothing)
     app = Admission(app, doors)
@@ -55,8 +56,8 @@ def _dicomweb(parts: Parts) -> list[BaseRoute]:
     )
 
 
-def _pages(parts: Parts) -> list[BaseRoute]:  # noqa: ARG001
-    return []
+def _pages(parts: Parts, stack: ExitStack, *, has_viewer: bool) -> list[BaseRoute]:
+    return stack.enter_context(pages.opened(pages.parts_of(parts, has_viewer=has_viewer)))
 
 
 def _viewer(parts: Parts) -> list[BaseRoute]:

@@ -109,7 +109,7 @@ class Process:
                 record = AccessRecord(self._web.state, writing=True)
                 stack.callback(record.close)
                 parts = self._parts(stack, record)
-                app = assemble(parts, self._doors(), record)
+                app = assemble(parts, self._doors(), record, stack)
             except DicomwatchdError as error:
                 self._refuse(error)
                 return FAILED

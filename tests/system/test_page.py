@@ -7,7 +7,6 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
@@ -15,15 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dicomwatchd import config as configuration
-from dicomwatchd.archive import factory
-from dicomwatchd.control.client import ControlClient
-from dicomwatchd.ports import SystemClock
-from dicomwatchd.web.pages import PageParts
-from tests.page import READ, UPLOAD, Browser, Recorded, as_, files_of, served
-from tests.pieces import Log
-from tests.synthetic import Made, Maker, Patient
+from dicomwatchd.access.record import AccessRecord, Wanted
+from tests.page import Browser, files_of
+from tests.synthetic import Maker, Patient
 from tests.system.site import Site
+from tests.system.web_process import WebProcess
 
 SECONDS = 120
 
@@ -37,28 +32,30 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def page_of(site: Site, audit: Recorded | None = None) -> Iterator[httpx.Client]:
-    loaded = configuration.load(site.config_file)
-    with (
-        factory.opened(loaded.archive.store, loaded.archive.catalogue, connections=8) as (store, catalogue),
-        ThreadPoolExecutor(2) as threads,
-    ):
-        assert catalogue is not None
-        parts = PageParts(
-            store=store,
-            catalogue=catalogue,
-            audit=audit or Recorded(),
-            daemon=ControlClient(loaded.socket_path),
-            destinations={},
-            staging=site.root / "staging",
-            scratch=site.root,
-            threads=threads,
-            clock=SystemClock(),
-            log=Log(),
-            viewer=lambda uid: f"/viewer/?StudyInstanceUIDs={uid}",
-        )
-        with served(parts) as client:
-            yield client
+def page_of(site: Site) -> Iterator[WebProcess]:
+    web = WebProcess(site)
+    web.start()
+    try:
+        yield web
+        assert web.stop() == 0
+        for said in ("anna", "otto", "MEIER", "meier", "IM000", str(site.root)):
+            assert said not in web.log(), "no log names anybody, or a path"
+    finally:
+        web.close()
+
+
+@contextmanager
+def person(web: WebProcess, name: str, *roles: str, language: str = "en") -> Iterator[httpx.Client]:
+    """A browser in which somebody has logged in: a session, and what browsers say of where a request comes from."""
+    headers = {"Accept": "text/html", "Accept-Language": language, "Sec-Fetch-Site": "same-origin"}
+    with web.client(headers=headers, follow_redirects=True) as client:
+        assert client.get("/login").status_code == 200
+        kept = web.site.root / f"{name}.token"  # a name has one
+        if not kept.exists():
+            kept.write_text(web.token(name, *roles))
+        entered = client.post("/login", data={"token": kept.read_text(), "next": "/uploads"})
+        assert entered.url.path == "/uploads"
+        yield client
 
 
 def text_of(html: str) -> str:
@@ -68,7 +65,11 @@ def text_of(html: str) -> str:
 
 def staged(site: Site) -> list[Path]:
     try:
-        return [path for path in (site.root / "staging").rglob("*") if path.is_file() and "uploads.db" not in path.name]
+        return [
+            path
+            for path in (site.root / "web-state" / "uploads").rglob("*")
+            if path.is_file() and "uploads.db" not in path.name
+        ]
     except FileNotFoundError:
         return [site.root]  # it is just going
 
@@ -84,8 +85,8 @@ def test_a_disc_from_the_browser_ends_with_the_daemons_own_sentence(site: Site) 
     maker.disc(site.root / "cdrom", made)
     before = files_of(site.root / "cdrom")
     site.start()
-    with page_of(site) as client:
-        browser = Browser(client, as_("anna"))
+    with page_of(site) as web, person(web, "anna", "upload", "read") as client:
+        browser = Browser(client, {})
         upload = browser.whole(before)
         page = ended(site, browser, upload)
         assert 'id="verdict" role="status" class="good"' in page, text_of(page)
@@ -95,8 +96,9 @@ def test_a_disc_from_the_browser_ends_with_the_daemons_own_sentence(site: Site) 
         ), text_of(page)
         assert files_of(site.root / "cdrom") == before
         assert {one.study_uid for one in made} == {s["study_uid"] for s in site.ctl_json("search")["studies"]}
-        listed = client.get("/uploads", headers=as_("anna")).text
-        assert "everything is verified in the archive" in listed
+        assert "everything is verified in the archive" in client.get("/uploads").text
+        with person(web, "otto", "upload") as other:
+            assert other.get(f"/uploads/{upload}").status_code == 404 and upload not in other.get("/uploads").text
     log = site.log_file.read_text()
     assert "AUTORUN" not in log and "anna" not in log
     assert site.stop() == 0
@@ -106,43 +108,54 @@ def test_search_and_the_study(site: Site) -> None:
     made = Maker(seed=3, patient=Patient.marked("MEIER^ROSA")).ct_series(site.inbox, slices=5)
     assert site.once() == 0
     site.start()
-    audit, study = Recorded(), made[0].study_uid
-    with page_of(site, audit) as client:
-        found = client.post("/search", data={"name": "meier"}, headers=as_("anna", READ))
-        assert found.status_code == 200 and f"/studies/{study}" in found.text and "MEIER" in found.text
-        assert "meier" not in str(found.url).lower() and audit.entries == []
-        none = client.post("/search", data={"name": "meyer"}, headers=as_("anna", READ, "de"))
-        assert "Keine Untersuchung passt dazu." in text_of(none.text)
-        page = client.get(f"/studies/{study}", headers=as_("anna", READ))
-        assert page.status_code == 200 and audit.entries == [("anna", "page", study)]
-        said = text_of(page.text)
-        assert "5 files" in said and "It is not held." in said
-        assert f'href="/viewer/?StudyInstanceUIDs={study}"' in page.text
-        proof = client.get(f"/studies/{study}/proof", headers=as_("anna", READ))
-        assert "5 files of this study are on record" in text_of(proof.text)
-        zipped = client.post(f"/studies/{study}/download", headers=as_("anna", READ))
-        assert zipped.status_code == 200 and audit.entries[-1] == ("anna", "download", study)
-        with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
-            assert archive.testzip() is None
-            assert len([name for name in archive.namelist() if name.startswith("DICOM/")]) == 5
-        assert client.get("/studies/1.2.3.4", headers=as_("anna", READ)).status_code == 404
-        assert client.get(f"/studies/{study}", headers=as_("otto", UPLOAD)).status_code == 403
+    study = made[0].study_uid
+    with page_of(site) as web:
+        with person(web, "anna", "read", language="de") as client:
+            none = client.post("/search", data={"name": "meyer"})
+            assert "Keine Untersuchung passt dazu." in text_of(none.text)
+            found = client.post("/search", data={"name": "meier", "born": "1.1.1970"})
+            assert found.status_code == 200 and f"/studies/{study}" in found.text and "MEIER, ROSA" in found.text
+            assert "meier" not in str(found.url).lower() and looked(web) == []
+        with person(web, "anna", "read") as client:
+            page = client.get(f"/studies/{study}")
+            assert page.status_code == 200 and looked(web) == [("token:anna", "page", study)]
+            assert "5 files" in text_of(page.text) and "It is not held." in text_of(page.text)
+            proof = client.get(f"/studies/{study}/proof")
+            assert "5 files of this study are on record" in text_of(proof.text)
+            zipped = client.post(f"/studies/{study}/download")
+            assert zipped.status_code == 200 and looked(web)[0] == ("token:anna", "download", study)
+            with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
+                assert archive.testzip() is None
+                files = [archive.read(name) for name in archive.namelist() if name.startswith("DICOM/")]
+            assert sorted(map(len, files)) == sorted(one.size_bytes for one in made)
+            assert client.get("/studies/1.2.3.4").status_code == 404
+            assert client.post("/search", data={}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+        with person(web, "otto", "upload") as client:
+            assert client.get(f"/studies/{study}").status_code == 403
     assert site.stop() == 0
+
+
+def looked(web: WebProcess) -> list[tuple[str, str, str]]:
+    """Who has looked at what, the newest first."""
+    record = AccessRecord(web.state, writing=False)
+    try:
+        return [(one.person, one.action, one.study_uid) for one in record.search(Wanted())]
+    finally:
+        record.close()
 
 
 def test_an_upload_goes_on_over_a_restart_of_either_process(site: Site) -> None:
     folder = site.root / "stick"
-    made: list[Made] = Maker(seed=1).mr_study(folder, series=1, slices=6)
+    Maker(seed=1).mr_study(folder, series=1, slices=6)
     files = files_of(folder)
-    anna = as_("anna")
-    with page_of(site) as client:  # and no daemon at all
-        browser = Browser(client, anna)
+    with page_of(site) as web, person(web, "anna", "upload") as client:  # and no daemon at all
+        browser = Browser(client, {})
         upload = browser.begin()
         browser.send(upload, dict(list(files.items())[:3]))
         assert browser.finish(upload, len(files)).status_code == 409
         assert "3 of 3 files have arrived" in text_of(browser.page(upload))
-    with page_of(site) as client:
-        browser = Browser(client, anna)
+    with page_of(site) as web, person(web, "anna", "upload") as client:
+        browser = Browser(client, {})
         assert browser.send(upload, files) == 3, "what was there is not sent again"
         assert browser.finish(upload, len(files)).status_code == 200
         site.wait_for(lambda: "not running" in browser.state(upload)["text"], SECONDS, "the page to tell")
@@ -150,9 +163,8 @@ def test_an_upload_goes_on_over_a_restart_of_either_process(site: Site) -> None:
         site.wait_for(lambda: browser.state(upload)["stage"] != "whole", SECONDS, "it to be handed in")
     assert site.stop() == 0
     site.start()
-    with page_of(site) as client:
-        browser = Browser(client, anna)
-        page = ended(site, browser, upload)
+    with page_of(site) as web, person(web, "anna", "upload") as client:
+        page = ended(site, Browser(client, {}), upload)
         assert "All 6 files are verified in the archive. The local copies were deleted." in text_of(page)
         site.wait_for(lambda: staged(site) == [], SECONDS, "what was archived to be gone")
-    assert len(made) == 6 and site.stop() == 0
+    assert site.stop() == 0

@@ -7,13 +7,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from tempfile import gettempdir
 
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.fetch.destination import Destination
+from dicomwatchd.control.client import ControlClient
+from dicomwatchd.fetch.destination import Destination, of_settings
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.web.pages.limits import LIMITS, UploadLimits
 from dicomwatchd.web.pages.staging.custody import Daemon
+from dicomwatchd.web.parts import Parts
 from dicomwatchd.web.ports import AccessAudit
 
 
@@ -38,3 +41,21 @@ class PageParts:
     viewer: Callable[[str], str] | None = None
     log_out: str = ""
     today: Callable[[], date] = field(default=date.today)
+
+
+def parts_of(parts: Parts, *, has_viewer: bool) -> PageParts:
+    """As the configuration says."""
+    return PageParts(
+        store=parts.store,
+        catalogue=parts.catalogue,
+        audit=parts.audit,
+        daemon=ControlClient(parts.config.socket_path),
+        destinations={one.name: of_settings(one) for one in parts.config.destinations},
+        staging=parts.web.state / "uploads",
+        scratch=Path(gettempdir()),
+        threads=parts.threads,
+        clock=parts.clock,
+        log=parts.log,
+        viewer=(lambda study_uid: f"/viewer/?StudyInstanceUIDs={study_uid}") if has_viewer else None,
+        log_out="/logout",
+    )

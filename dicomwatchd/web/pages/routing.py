@@ -36,7 +36,8 @@ def opened(parts: PageParts) -> Iterator[list[BaseRoute]]:
     """The page's routes; uploads are handed to the daemon and followed for as long as this lasts. Requests have whoever
     asks in ``state.person``. Raises StateFailed."""
     try:
-        parts.staging.mkdir(mode=0o770, exist_ok=True)
+        if not parts.staging.is_dir():  # else whoever has made it has said who may be there
+            parts.staging.mkdir(mode=0o770)
     except OSError as error:
         raise StateFailed("the folder for uploads cannot be made", code="staging", path=str(parts.staging)) from error
     with closing(Book(parts.staging / "uploads.db")) as book:

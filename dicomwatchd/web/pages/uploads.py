@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from dicomwatchd.upload_text import all_verified, as_of_now, sentences
+from dicomwatchd.web.needs import accept_body
 from dicomwatchd.web.pages.parts import PageParts
 from dicomwatchd.web.pages.rendering import NOT_KEPT, Pages, of_role
 from dicomwatchd.web.pages.staging.book import Announced, Book, FileRow, FileState, Stage, Sums, UploadRow
@@ -31,7 +32,7 @@ LISTED = 100
 _UPLOAD_ID = re.compile(r"[0-9a-f]{20}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LATEST_MS = 1 << 53
-#: The body's most bytes are kept here for whoever bounds them (web.needs).
+#: Of one list of files.
 _LIST_BYTES = 2 << 20
 
 
@@ -284,7 +285,7 @@ def _json(value: dict[str, Any], status: int = 200) -> JSONResponse:
 
 async def _body(request: Request, most_bytes: int) -> bytes:
     """Raises HTTPException where it is more, whatever its length was said to be."""
-    request.state.body_limit_bytes = most_bytes
+    accept_body(request, most_bytes)
     pieces, size = [], 0
     async for piece in request.stream():
         size += len(piece)
