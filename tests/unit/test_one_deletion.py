@@ -172,8 +172,8 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("control/server.py", "__init__", "path.unlink"): (1, "the control socket that a killed run has left"),
     ("control/server.py", "stop", "self._path.unlink"): (1, "the control socket"),
     # Asks where paths lead, and nothing else: a program of a few constant lines.
-    ("alarms/hook.py", "run", "open"): (1, "memory without a name, which the command of on_alarm reads"),
-    ("alarms/hook.py", "run", "subprocess.Popen"): (1, "the command of on_alarm, which its owner answers for"),
+    ("alarms/hook.py", "_run", "open"): (1, "memory without a name, which the command of on_alarm reads"),
+    ("alarms/hook.py", "_run", "subprocess.Popen"): (1, "the command of on_alarm, which its owner answers for"),
     ("alarms/hook.py", "_limit", "Path(f'/proc/{pid}/oom_score_adj').write_text"): (1, "the kernel's, of that process"),
     ("resolved_paths.py", "resolve", "subprocess.Popen"): (1, "a child that resolves paths; it changes nothing"),
     # The receiver: an object gets a name when it is whole, and none is ever taken away.

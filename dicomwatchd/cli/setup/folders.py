@@ -66,7 +66,7 @@ def checked(text: str, machine: Machine, *, service: bool) -> Path:
     """The path, if it may be a folder of ours: absolute, plain, no system directory, and one that the service sees.
     Raises Refused."""
     # POSIX leaves two slashes at the beginning to the system, where they mean one.
-    path = Path(os.path.normpath(text).replace("//", "/", 1)) if text else Path()
+    path = Path("/" + os.path.normpath(text).lstrip("/")) if text else Path()
     if not text.startswith("/"):
         raise Refused("must be an absolute path, such as /srv/dicom/ct1")
     if not text.isprintable():
