@@ -19,6 +19,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from dicomwatchd import __version__
@@ -34,7 +35,7 @@ from dicomwatchd.fetch.sources import BadObject, Source, chunks, sources
 from dicomwatchd.fetch.spool import Spool
 from dicomwatchd.model import Uid
 from dicomwatchd.series import objects
-from dicomwatchd.series.building import derive
+from dicomwatchd.series.building import PATIENT, Patience, derive
 from dicomwatchd.series.document import Entry, Known, SeriesDocument, name_of
 from dicomwatchd.series.extract import Bulk, extract, pass_file_meta
 from dicomwatchd.series.forward import Forward, inflated
@@ -160,13 +161,14 @@ class SeriesReader:
         current_seconds: float = 10.0,
         directory: Path | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        patience: Patience = PATIENT,
         executor: Callable[[int], Executor] = ThreadPoolExecutor,
     ) -> None:
         self._store, self._catalogue = store, catalogue
         self._threads, self._writes, self._stored = threads, writes, stored
         self._current_seconds = current_seconds
         self._directory = directory or Path(tempfile.gettempdir())
-        self._monotonic, self._executor = monotonic, executor
+        self._monotonic, self._patience, self._executor = monotonic, patience, executor
         self._lock = threading.Lock()
         self._studies: OrderedDict[Uid, _Known] = OrderedDict()
         self._series: OrderedDict[tuple[Uid, Uid], tuple[SeriesObject, Found]] = OrderedDict()
@@ -243,6 +245,7 @@ class SeriesReader:
                 lambda item: (item, *found.elsewhere.get(item.content, ())),
                 stored.entries,
                 map=pool.map,
+                patience=self._patience,
             )
         if self._writes and not derived.failed:
             document = SeriesDocument(study, series, derived.entries, f"dicomwatchd {__version__}")
@@ -370,7 +373,7 @@ class SeriesReader:
         trouble: DicomwatchdError | None = None
         for source in sources(self._store, instance.study_uid, instance.places):
             try:
-                read(source)
+                self._patience(partial(read, source))
                 return
             except (Fatal, Stopping):
                 raise

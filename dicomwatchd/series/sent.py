@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import count
+from typing import TypeVar
 
 from dicomwatchd import __version__
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import DicomwatchdError, Fatal, Stopping
+from dicomwatchd.errors import DicomwatchdError, Stopping
 from dicomwatchd.model import InstanceHeader, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.series import objects
@@ -29,6 +30,8 @@ from dicomwatchd.series.extract import Extracted, extract
 from dicomwatchd.series.values import Element, Seen
 from dicomwatchd.telemetry.fields import error_fields
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 #: CPU that looking at files may take: this share of one core, and so many seconds of it ahead of time. A study of 3,000
 #: slices takes two.
 CPU_SHARE = 0.2
@@ -150,7 +153,7 @@ class SentSeries:
         self._finished: deque[Manifest] = deque(maxlen=_WAITING)
         self._work: Iterator[None] | None = None
         self._wake = threading.Event()
-        self._stopping: Callable[[], bool] = lambda: False
+        self._stopping = threading.Event()
         #: Files that were looked at, and not; series that were written, and given up.
         self.looked_at = self.not_looked_at = self.written = self.given_up = 0
 
@@ -232,17 +235,18 @@ class SentSeries:
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The thread, until it is told to stop. What waits then is left to whoever reads it."""
-        self._stopping = stopping.is_set
-        while not stopping.is_set():
-            beat()
-            if self._in_trouble() or not self.step():
-                self._wake.wait(_TURN_SECONDS)
-                self._wake.clear()
-            elif self._busy():
-                stopping.wait(_GIVES_WAY_SECONDS)
+        self._stopping = stopping
+        with suppress(Stopping):
+            while not stopping.is_set():
+                beat()
+                if self._in_trouble() or not self.step():
+                    self._wake.wait(_TURN_SECONDS)
+                    self._wake.clear()
+                elif self._busy():
+                    stopping.wait(_GIVES_WAY_SECONDS)
 
     def step(self) -> bool:
-        """One series; whether there was one to do. Raises Fatal."""
+        """One series; whether there was one to do. Raises Stopping. What is fatal, the archiving meets by itself."""
         while True:
             if self._work is None:
                 with self._lock:
@@ -257,15 +261,15 @@ class SentSeries:
             except StopIteration:
                 self._work = None
                 continue
-            except (Fatal, Stopping):
+            except Stopping:
                 self._work = None
                 raise
-            except DicomwatchdError as error:
+            except Exception as error:  # noqa: BLE001  a fault of ours must not end the daemon: nothing depends on this
                 self._work = None
                 self._log.info(
                     "series-object-unwritten",
                     "what viewers read of a series was not written; it is derived when it is needed",
-                    **error_fields(error),
+                    **(error_fields(error) if isinstance(error, DicomwatchdError) else {"code": "fault"}),
                 )
             return True
 
@@ -307,14 +311,11 @@ class SentSeries:
         self, study: Uid, items: Sequence[ManifestInstance], known: Mapping[Known, Entry]
     ) -> Mapping[Known, Entry]:
         """One after the other, and in whatever time the archiving leaves."""
-        passing = count()
 
-        def paced(function: Callable[[ManifestInstance], object], todo: Sequence[ManifestInstance]) -> Iterator[object]:
+        def paced(function: Callable[[_T], _R], todo: Iterable[_T], /) -> Iterator[_R]:
             for item in todo:
-                if self._stopping():
+                if self._stopping.wait(_GIVES_WAY_SECONDS if self._busy() else 0.0):
                     raise Stopping("the daemon is stopping")
-                if self._busy() and next(passing) % 8 == 7:
-                    self._wake.wait(_GIVES_WAY_SECONDS)
                 yield function(item)
 
-        return derive(self._store, study, items, lambda item: (item,), known, map=paced).entries  # type: ignore[arg-type]
+        return derive(self._store, study, items, lambda item: (item,), known, map=paced).entries

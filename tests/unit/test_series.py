@@ -18,6 +18,7 @@ from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.errors import CredentialsRefused, OutOfReach, Permanent, StudyErased
 from dicomwatchd.model import Uid
 from dicomwatchd.series import objects
+from dicomwatchd.series.building import Patience
 from dicomwatchd.series.document import BadSeriesObject, SeriesDocument, name_of
 from dicomwatchd.series.reader import SeriesReader, Standing
 from tests.synthetic import Made, Maker
@@ -271,6 +272,27 @@ def test_bytes_are_found_where_they_were_repaired(shelf: Shelf) -> None:
         assert b"".join(one.file(shown)) == raw
         assert list(one.frames(shown, [1])) == frames_by_pydicom(raw)
     assert found.instances[1].trouble is None
+
+
+def test_a_read_that_breaks_off_is_begun_again(shelf: Shelf) -> None:
+    paused: list[float] = []
+    reader = shelf.reader(patience=Patience(sleep=paused.append, jitter=lambda: 0.0))
+
+    def breaking(key: str, number: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        if not keys.holds_instances(key) or number % 3 == 0:
+            yield from chunks
+            return
+        yield next(chunks)[:100]
+        raise OutOfReach("ended early", endpoint="x")
+
+    shelf.store.tampering = breaking
+    shown = reader.series(shelf.study, shelf.series).instances[0]
+    assert shown.trouble is None and paused[:2] == [0.5, 1.0] and len(paused) == 8
+    assert b"".join(reader.file(shown)) == shelf.files[shown.sop_instance_uid]
+    shelf.store.tampering = lambda _key, _number, _chunks: (_ for _ in ()).throw(OutOfReach("down", endpoint="x"))
+    for read in (reader.file(shown), reader.frames(shown, [1])):
+        with pytest.raises(OutOfReach):
+            next(read)
 
 
 def test_no_byte_of_a_wrong_file_is_handed_out(shelf: Shelf) -> None:

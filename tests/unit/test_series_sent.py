@@ -21,6 +21,7 @@ from dicomwatchd.errors import CredentialsRefused, OutOfReach
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.shipment import Bundling
 from dicomwatchd.ports import Clock
+from dicomwatchd.series import objects
 from dicomwatchd.series import sent as module
 from dicomwatchd.series.reader import SeriesReader
 from dicomwatchd.series.sent import Allowance, SentSeries
@@ -114,6 +115,29 @@ def test_what_was_not_looked_at(tmp_path: Path, setting: Any, number: int) -> No
     check(pieces, made, stored=bool(number))
 
 
+def test_what_lies_in_bundles_is_read_together(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, bundling=BUNDLED)
+    made = Maker().mr_study(pieces.inbox, series=2, slices=4)
+    pieces.run()
+    [bundle] = [key for key in pieces.memory.versions if keys.is_bundle(key)]
+    for series in {one.series_uid for one in made}:
+        pieces.memory.reads.clear()
+        found = SeriesReader(pieces.store).series(made[0].study_uid, series)
+        assert len(found.instances) == 4 and all(one.trouble is None for one in found.instances)
+        assert pieces.memory.reads.count(bundle) in (1, 2), "one for all, or one on each side of the other series"
+        for one in found.instances:
+            assert len(list(SeriesReader(pieces.store).frames(one, [1]))) == 1
+    item = found.instances[1].item
+    data = bytearray(pieces.memory.versions[bundle][0])
+    data[item.offset_bytes + item.size_bytes - 1] ^= 1
+    pieces.memory.versions[bundle] = [bytes(data)]
+    damaged = SeriesReader(pieces.store).series(made[0].study_uid, item.series_uid)
+    assert [one.trouble is None for one in damaged.instances] == [True, False, True, True]
+    assert [one.entry for one in damaged.instances if one.entry] == [
+        one.entry for one in found.instances if one.item is not item
+    ]
+
+
 # --- never in the way ------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +169,20 @@ def test_a_store_that_takes_none_of_them_has_the_study_all_the_same(tmp_path: Pa
     work(pieces)
     assert [one["code"] for one in pieces.log.events("series-object-unwritten")] == [error.code]  # type: ignore[attr-defined]
     assert pieces.fatal is None
+
+
+def test_a_fault_in_the_program_ends_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = Pieces(tmp_path, series_objects="as-sent")
+    Maker().ct_series(pieces.inbox, slices=2, rows=32, columns=32)
+    pieces.run()
+
+    def broken(*_: object, **__: object) -> object:
+        raise ZeroDivisionError("CANARY")
+
+    monkeypatch.setattr(objects, "write", broken)
+    work(pieces)
+    [told] = pieces.log.events("series-object-unwritten")
+    assert told == {"code": "fault"}
 
 
 def test_nothing_is_written_of_a_study_that_was_erased(tmp_path: Path) -> None:
