@@ -35,7 +35,8 @@ class Problem(NamedTuple):
 @dataclass(slots=True)
 class IndexReport:
     """``present`` series had their object, ``written`` have it now; of ``incomplete`` ones instances could not be read,
-    ``failed`` ones could not be written. ``gone`` studies were erased, or vanished, meanwhile."""
+    and the object has the others; ``failed`` ones could not be written. ``gone`` studies were erased, or vanished,
+    meanwhile."""
 
     studies: int = 0
     series: int = 0
@@ -127,6 +128,7 @@ def _one(
     if derived.failed:
         report.incomplete += 1
         report.problem(study, series, next(iter(derived.failed.values())))
+    if len(derived.entries) <= len(stored.entries):
         return
     document = SeriesDocument(study, series, derived.entries, f"dicomwatchd {__version__}")
     try:
@@ -137,5 +139,5 @@ def _one(
         report.failed += 1
         report.problem(study, series, error)
         return
-    report.written += 1
+    report.written += not derived.failed
     report.written_bytes += size_bytes or 0

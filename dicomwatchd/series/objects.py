@@ -22,7 +22,8 @@ _TRIED = 4
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What the store has of a series. ``document`` is of exactly these instances, None where there is none that fits;
-    ``entries`` are those of older ones that still hold, by what they are of. ``attempt`` is the first that is free."""
+    ``entries`` are those of older and of incomplete ones that still hold, by what they are of. ``attempt`` is the first
+    that is free."""
 
     name: str
     document: SeriesDocument | None = None

@@ -47,8 +47,10 @@ _GAP_BYTES = 256 * 1024
 _TOGETHER_BYTES = 8 * 1024**2
 _PIECE_BYTES = 1024**2
 _STUDIES_KEPT = 64
-#: Of series so many instances are kept.
-_INSTANCES_KEPT = 20_000
+#: Of series so many instances are kept, of 10 KB each; so many frames take as much as one.
+_INSTANCES_KEPT = 12_000
+_FRAMES_OF_ONE = 25
+_TRIED_AGAIN_SECONDS = 60.0
 
 
 class Standing(StrEnum):
@@ -142,6 +144,22 @@ class _Known:
     looked_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _CachedSeries:
+    """A series as of what was ``found`` of its study. ``weight`` is about so many instances' memory."""
+
+    series: SeriesObject
+    found: Found
+    made_at: float
+    has_troubles: bool = field(init=False)
+    weight: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        every = (*self.series.instances, *self.series.beside)
+        object.__setattr__(self, "has_troubles", any(one.trouble is not None for one in every))
+        object.__setattr__(self, "weight", sum(1 + one.number_of_frames // _FRAMES_OF_ONE for one in every))
+
+
 class SeriesReader:
     """Reads one archive; safe to be used from many threads. ``threads`` is how many connections the reading of a series
     takes at once, ``writes`` whether what was derived is written to the store, where the credentials may do so.
@@ -171,7 +189,7 @@ class SeriesReader:
         self._monotonic, self._patience, self._executor = monotonic, patience, executor
         self._lock = threading.Lock()
         self._studies: OrderedDict[Uid, _Known] = OrderedDict()
-        self._series: OrderedDict[tuple[Uid, Uid], tuple[SeriesObject, Found]] = OrderedDict()
+        self._series: OrderedDict[tuple[Uid, Uid], _CachedSeries] = OrderedDict()
         self._building: dict[tuple[Uid, Uid], threading.Lock] = {}
         #: Of these a series object was seen to say something else than the files.
         self._distrusted: set[tuple[Uid, Uid]] = set()
@@ -214,6 +232,10 @@ class SeriesReader:
         its files. Raises as `study`, Permanent (code "series-not-found"), OutOfReach."""
         study, series = Uid(study_uid), Uid(series_uid)
         found = self.study(study)
+        with self._lock:
+            cached = self._series.get((study, series))
+        if cached is not None and cached.found is found and not self._is_to_be_tried_again(cached):
+            return cached.series
         items = [item for item in found.manifest.instances if item.series_uid == series]
         if not items:
             raise Permanent("the study has no such series", code="series-not-found")
@@ -222,15 +244,28 @@ class SeriesReader:
             building = self._building.setdefault((study, series), threading.Lock())
         with building:  # whoever comes second finds it made
             with self._lock:
-                known, as_of = self._series.get((study, series), (None, found))
-            if known is None or known.name != name or any(one.trouble is not None for one in known.instances):
-                known = self._made(found, series, items, name)
-            elif as_of is not found:
-                known = _as_of(known, found)
-            self._keep(study, series, known, found)
-            return known
+                cached = self._series.get((study, series))
+            before: Mapping[Known, Entry] = {} if cached is None else _entries_of(cached.series)
+            if cached is None or cached.series.name != name or self._is_to_be_tried_again(cached):
+                made = self._made(found, series, items, name, before)
+                cached = _CachedSeries(made, found, self._monotonic())
+            elif cached.found is not found:
+                cached = _CachedSeries(_as_of(cached.series, found), found, cached.made_at)
+            self._keep(study, series, cached)
+            return cached.series
 
-    def _made(self, found: Found, series: Uid, items: Sequence[ManifestInstance], name: str) -> SeriesObject:
+    def _is_to_be_tried_again(self, cached: _CachedSeries) -> bool:
+        """What could not be read before may have been repaired, or restored."""
+        return cached.has_troubles and self._monotonic() - cached.made_at >= _TRIED_AGAIN_SECONDS
+
+    def _made(
+        self,
+        found: Found,
+        series: Uid,
+        items: Sequence[ManifestInstance],
+        name: str,
+        before: Mapping[Known, Entry],
+    ) -> SeriesObject:
         study = found.manifest.study_uid
         stored = objects.Stored(name)
         if self._stored and (study, series) not in self._distrusted:
@@ -243,24 +278,24 @@ class SeriesReader:
                 study,
                 items,
                 lambda item: (item, *found.elsewhere.get(item.content, ())),
-                stored.entries,
+                {**before, **stored.entries},
                 map=pool.map,
                 patience=self._patience,
             )
-        if self._writes and not derived.failed:
+        if self._writes and len(derived.entries) > len(stored.entries):
             document = SeriesDocument(study, series, derived.entries, f"dicomwatchd {__version__}")
             # Whoever may read alone writes nothing, and a store in trouble has told that already.
             with suppress(Transient, Permanent):
                 objects.write(self._store, document, name, found.manifest.revision, stored.attempt)
         return _series_of(found, series, items, name, derived.entries, derived.failed, is_stored=False)
 
-    def _keep(self, study: Uid, series: Uid, known: SeriesObject, found: Found) -> None:
+    def _keep(self, study: Uid, series: Uid, cached: _CachedSeries) -> None:
         with self._lock:
-            self._series[study, series] = known, found
+            self._series[study, series] = cached
             self._series.move_to_end((study, series))
-            kept = sum(len(one.instances) for one, _ in self._series.values())
+            kept = sum(one.weight for one in self._series.values())
             while len(self._series) > 1 and kept > _INSTANCES_KEPT:
-                kept -= len(self._series.popitem(last=False)[1][0].instances)
+                kept -= self._series.popitem(last=False)[1].weight
             for key in [key for key in self._building if key not in self._series and not self._building[key].locked()]:
                 del self._building[key]
 
@@ -490,9 +525,13 @@ def _rank(one: Instance) -> tuple[bool, bool, str, str]:
     return one.standing is not Standing.DAMAGED, one.entry is not None, one.item.stored_at, one.item.sha256
 
 
+def _entries_of(known: SeriesObject) -> dict[Known, Entry]:
+    return {one.entry.known: one.entry for one in (*known.instances, *known.beside) if one.entry is not None}
+
+
 def _as_of(known: SeriesObject, found: Found) -> SeriesObject:
     """With what the manifest says now: a later revision may know of damage, or of other contents in other series."""
-    entries = {one.entry.known: one.entry for one in (*known.instances, *known.beside) if one.entry is not None}
+    entries = _entries_of(known)
     failed = {
         (one.sop_instance_uid, one.item.sha256): one.trouble
         for one in (*known.instances, *known.beside)

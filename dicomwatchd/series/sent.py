@@ -287,22 +287,23 @@ class SentSeries:
     def _write(
         self, manifest: Manifest, series: Uid, items: Sequence[ManifestInstance], looked_at: Mapping[Known, Entry]
     ) -> bool:
-        """Whether it was."""
+        """Whether it was, if only of those that were looked at: then whoever reads it derives the others."""
         study = manifest.study_uid
         entries = {
             known: one for item in items if (one := looked_at.get(known := (item.sop_instance_uid, item.sha256)))
         }
         name, attempt = name_of(items), 1
         lacking = [item for item in items if (item.sop_instance_uid, item.sha256) not in entries]
+        already = 0
         if lacking and (self._reads_back or manifest.revision > 1):
             stored = objects.find(self._store, study, series, items)
             if stored.document is not None:
                 return False
-            entries, attempt = {**stored.entries, **entries}, stored.attempt
+            already, attempt = len(stored.entries), stored.attempt
+            entries = {**stored.entries, **entries}
             if self._reads_back:
                 entries.update(self._read(study, items, entries))
-            lacking = [item for item in items if (item.sop_instance_uid, item.sha256) not in entries]
-        if lacking:
+        if len(entries) <= already:
             return False
         document = SeriesDocument(study, series, entries, f"dicomwatchd {__version__}")
         return objects.write(self._store, document, name, manifest.revision, attempt) is not None

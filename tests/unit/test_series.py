@@ -256,7 +256,35 @@ def test_an_instance_that_is_damaged_in_the_store_stops_no_other(shelf: Shelf) -
     with pytest.raises(Permanent) as refused:
         list(reader.frames(broken, [1]))
     assert refused.value.code == "bad-object"
-    assert shelf.indexes() == []  # only a whole one is kept
+    assert len(shelf.indexes()) == 1  # of the others
+
+    shelf.store.reads.clear()
+    assert [one.trouble is None for one in shelf.reader(writes=True).series(shelf.study, shelf.series).instances] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert {key for key in shelf.store.reads if keys.holds_instances(key)} == {bad.key}
+    assert len(shelf.indexes()) == 1
+    shelf.store.versions[bad.key] = [shelf.files[bad.sop_instance_uid]]
+    assert shelf.reader(writes=True).series(shelf.study, shelf.series).instances[1].trouble is None
+    assert len(shelf.indexes()) == 2 and shelf.reader().series(shelf.study, shelf.series).is_stored
+
+
+def test_what_could_not_be_read_is_not_tried_at_every_turn(shelf: Shelf) -> None:
+    now = [0.0]
+    bad = shelf.manifest.instances[1]
+    right, shelf.store.versions[bad.key] = shelf.store.versions[bad.key], [b"other"]
+    reader = shelf.reader(monotonic=lambda: now[0])
+    reader.series(shelf.study, shelf.series)
+    shelf.store.reads.clear()
+    assert reader.series(shelf.study, shelf.series).instances[1].trouble is not None
+    assert shelf.store.reads == []
+    shelf.store.versions[bad.key] = right
+    now[0] += 61
+    assert reader.series(shelf.study, shelf.series).instances[1].trouble is None
+    assert {key for key in shelf.store.reads if keys.holds_instances(key)} == {bad.key}
 
 
 def test_bytes_are_found_where_they_were_repaired(shelf: Shelf) -> None:

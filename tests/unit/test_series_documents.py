@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dicomwatchd.model import Uid
 from dicomwatchd.series import document as module
 from dicomwatchd.series.document import BadSeriesObject, SeriesDocument, SeriesTooLarge
+from dicomwatchd.series.extract import Bulk
 from dicomwatchd.series.reader import SeriesReader
 from tests.synthetic import Maker
 from tests.unit.test_series import Shelf, shelved
@@ -140,3 +141,39 @@ def test_what_would_be_too_large_is_not_written(shelves: list[Shelf], monkeypatc
                 SeriesDocument(shelf.study, shelf.series, entries).to_bytes()
             assert len(SeriesReader(shelf.store, writes=True).series(shelf.study, shelf.series).instances) == 2
     assert SeriesDocument(shelf.study, Uid("1.2"), {}).to_bytes()
+
+
+def test_what_is_archived_already_is_read_by_every_later_version() -> None:
+    """Byte by byte, as the first version writes it. Whoever changes what this is read as breaks archives of others."""
+    a, b = "a" * 64, "b" * 64
+    text = (
+        '{"format":"dicomwatchd-series/1","study_uid":"1.2","series_uid":"1.3","created_by":"dicomwatchd 0.1.0",'
+        '"common":{"00080060":{"vr":"CS","Value":["US"]}},"instances":[\n'
+        f'{{"sop_instance_uid":"1.4","sha256":"{a}","size_bytes":900,"transfer_syntax_uid":"1.2.840.10008.1.2.1",'
+        '"own":{"00100010":{"vr":"PN","Value":[{"Alphabetic":"A"}]}},"bulk":{"54000100/0/54001010":["OW",300,20]},'
+        '"pixels":{"tag":"7FE00010","vr":"OW","offset":400,"length":500,"encapsulated":false,"known_by":"computed",'
+        f'"sha256":"{a}{b}","each":250}}}},\n'
+        f'{{"sop_instance_uid":"1.5","sha256":"{b}","size_bytes":900,"transfer_syntax_uid":"1.2.840.10008.1.2.4.50",'
+        '"pixels":{"tag":"7FE00010","vr":"OB","offset":400,"length":300,"encapsulated":true,'
+        f'"known_by":"basic-offset-table","sha256":"{a}{b}","per_frame":[2,1],"pieces":[408,10,426,10,444,20]}},'
+        '"left_out":["00081115"],"unreadable":"why","deflated":true,"big_endian":true},\n'
+        f'{{"sop_instance_uid":"1.6","sha256":"{a}","size_bytes":0,"pixels":{{"tag":"7FE00010","vr":"OB","offset":400,'
+        '"length":300,"encapsulated":true,"why_not":"it is video"},"deflated":true}\n]}\n'
+    )
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    read = SeriesDocument.from_bytes(packer.compress(text.encode()) + packer.flush(), Uid("1.2"), Uid("1.3"))
+    first, second, third = (read.entries[known] for known in sorted(read.entries))
+    assert first.attributes == {
+        "00080060": {"vr": "CS", "Value": ["US"]},
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": "A"}]},
+    }
+    assert first.bulk == {"54000100/0/54001010": Bulk("OW", 300, 20)}
+    assert first.pixels is not None and [one.pieces for one in first.pixels.frames] == [((400, 250),), ((650, 250),)]
+    assert [one.sha256 for one in first.pixels.frames] == [a, b]
+    assert second.pixels is not None and [one.pieces for one in second.pixels.frames] == [
+        ((408, 10), (426, 10)),
+        ((444, 20),),
+    ]
+    assert (second.left_out, second.unreadable) == (("00081115",), "why")
+    assert second.is_deflated and second.is_big_endian and not first.is_deflated
+    assert third.pixels is not None and (third.pixels.frames, third.pixels.why_not) == ((), "it is video")
