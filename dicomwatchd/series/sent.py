@@ -264,7 +264,7 @@ class SentSeries:
             except Stopping:
                 self._work = None
                 raise
-            except Exception as error:  # noqa: BLE001  a fault of ours must not end the daemon: nothing depends on this
+            except Exception as error:  # noqa: BLE001  a fault of ours must not end the daemon
                 self._work = None
                 self._log.info(
                     "series-object-unwritten",

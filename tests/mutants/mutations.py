@@ -31,6 +31,7 @@ from tests.mutants.planted import PLANTED
 from tests.mutants.protection import PROTECTION
 from tests.mutants.receiver import RECEIVER
 from tests.mutants.roots import ROOTS
+from tests.mutants.series import SERIES
 from tests.mutants.setup import SETUP
 from tests.mutants.sites import SITES
 from tests.mutants.uploads import UPLOADS
@@ -1452,6 +1453,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in PARTS),
     *(Mutation(*row) for row in PLANTED),
     *(Mutation(*row) for row in ROOTS),
+    *(Mutation(*row) for row in SERIES),
     *(Mutation(*row) for row in SETUP),
     *(Mutation(*row) for row in ALARMS),
     *(Mutation(*row) for row in SITES),

@@ -75,6 +75,15 @@ def check(shelf: Shelf, raw: Any) -> None:
     document.to_bytes()
 
 
+@pytest.mark.parametrize(("at", "value"), [(0, 10**9), (1, 10**9), (1, 0), (2, 0), (0, -1)])
+def test_frames_that_lie_elsewhere(shelves: list[Shelf], at: int, value: int) -> None:
+    shelf = shelves[1]
+    raw = text_of(shelf)
+    raw["instances"][0]["pixels"]["pieces"][at] = value
+    with pytest.raises(BadSeriesObject):
+        SeriesDocument.from_bytes(packed(raw), shelf.study, shelf.series)
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_stands_there_is_read_or_refused(shelves: list[Shelf], data: st.DataObject) -> None:

@@ -329,6 +329,7 @@ def test_frames_that_cannot_be_told(tmp_path: Path, pixels: bytes, frames: int, 
     [
         ({"Rows": 9}, "its pixel data has another length"),
         ({"NumberOfFrames": 3}, "its pixel data has another length"),
+        ({"NumberOfFrames": 2, "Rows": 3}, "its pixel data has another length"),
         ({"NumberOfFrames": 0}, "the data set does not say"),
         ({"Rows": None}, "the data set does not say"),
         ({"BitsAllocated": 1, "NumberOfFrames": 20, "Rows": 7, "Columns": 7}, "its frames do not begin at bytes"),
