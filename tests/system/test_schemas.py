@@ -482,7 +482,8 @@ def _take_the_archive_away(site: Site) -> None:
 
 def _damage_the_archive(site: Site, study: str) -> None:
     folder = site.root / "archive" / "studies" / study
-    objects = [path for path in folder.rglob("*") if path.is_file() and "manifests" not in path.parts]
+    objects = [path for path in folder.rglob("*.dcm")]
+    shutil.rmtree(folder / "index")
     away = site.root / "away"
     stray = objects[0].with_name("stray")
     stray.write_bytes(b"of no manifest")
@@ -490,6 +491,7 @@ def _damage_the_archive(site: Site, study: str) -> None:
     answers(site, "verify", study, code=1)
     objects[0].rename(away)
     answers(site, "verify", study, code=1)
+    answers(site, "archive", "index", "--study", study, code=1)
     answers(site, "archive", "verify", "--pace", "10000", code=1)
     answers(site, "fetch", study, "-o", str(site.root / "some"), code=1)
     patient = site.ctl_json("show", study)["archive"]["patient_id"]
