@@ -482,7 +482,7 @@ def _take_the_archive_away(site: Site) -> None:
 
 def _damage_the_archive(site: Site, study: str) -> None:
     folder = site.root / "archive" / "studies" / study
-    objects = [path for path in folder.rglob("*.dcm")]
+    objects = list(folder.rglob("*.dcm"))
     shutil.rmtree(folder / "index")
     away = site.root / "away"
     stray = objects[0].with_name("stray")
