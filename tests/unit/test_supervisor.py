@@ -37,6 +37,7 @@ def started(monkeypatch: pytest.MonkeyPatch, **these: Hung) -> Supervisor:
         prepare=nothing,
         go=nothing,
         sources=SimpleNamespace(intakes={}, watched_intakes=list),
+        series=None,
         **{name: these.get(name, SimpleNamespace(run=nothing)) for name in names},
     )
     for name, value in {
