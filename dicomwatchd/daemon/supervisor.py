@@ -15,6 +15,7 @@ from dicomwatchd import doctor
 from dicomwatchd.answering import Answering
 from dicomwatchd.archive.stores.uplink import Uplink
 from dicomwatchd.config import Config
+from dicomwatchd.control.limited import limited
 from dicomwatchd.control.server import Command, ControlServer
 from dicomwatchd.daemon.bandwidth import BandwidthReporter
 from dicomwatchd.daemon.commands import commands
@@ -346,7 +347,7 @@ class Supervisor:
 
     def _control_server(self, answers: dict[str, Command]) -> ControlServer:
         try:
-            return ControlServer(self._config.socket_path, answers, self._journal)
+            return ControlServer(self._config.socket_path, limited(answers), self._journal)
         except OSError as error:
             why = f"cannot be created there ({os.strerror(error.errno or 0)})"
             raise ConfigError([("control_socket", why)]) from error

@@ -19,6 +19,7 @@ from tests.page import Browser, files_of
 from tests.synthetic import Maker, Patient
 from tests.system.site import Site
 from tests.system.web_process import WebProcess
+from tests.unit.test_send import storescp
 
 SECONDS = 120
 
@@ -168,3 +169,46 @@ def test_an_upload_goes_on_over_a_restart_of_either_process(site: Site) -> None:
         assert "All 6 files are verified in the archive. The local copies were deleted." in text_of(page)
         site.wait_for(lambda: staged(site) == [], SECONDS, "what was archived to be gone")
     assert site.stop() == 0
+
+
+def test_what_a_study_says_is_text_and_no_page_runs_it(site: Site) -> None:
+    """Of every attribute that is shown, and of what was searched for."""
+    hostile = "<b>\"x'&{{7}}"
+    made = Maker(seed=9, patient=Patient.marked(hostile)).ct_series(site.inbox, slices=2)
+    assert site.once() == 0
+    with page_of(site) as web, person(web, "anna", "read") as client:
+        found = client.post("/search", data={"name": "<b>*"})
+        assert "&lt;b&gt;&#34;x&#39;&amp;{{7}}" in found.text
+        study = client.get(f"/studies/{made[0].study_uid}")
+        assert study.text.count("&lt;b&gt;") >= 4, "name, ID, accession, descriptions"
+        wrong = client.post("/search", data={"name": '"><script>x', "born": "<script>y"})
+        assert wrong.status_code == 422 and "&lt;script&gt;y" in wrong.text
+        for page in (found, study, wrong):
+            assert "<b>" not in page.text and "<script>" not in page.text
+            assert "script-src 'self'" in page.headers["content-security-policy"]
+            assert "unsafe-inline" not in page.headers["content-security-policy"]
+        for elsewhere in ("1.2.3/../../x", "%3Cscript%3E", "1.2.3'--", "9" * 65, "1..2"):
+            assert client.get(f"/studies/{elsewhere}").status_code in (400, 404)
+
+
+def test_a_study_is_sent_to_a_destination_and_the_result_is_shown(site: Site) -> None:
+    made = Maker(seed=5).ct_series(site.inbox, slices=4)
+    assert site.once() == 0
+    received = site.root / "received"
+    with storescp(received) as (running, to):
+        site.config["destinations"] = [
+            {"name": "workstation", "ae_title": to.called_ae_title, "address": f"127.0.0.1:{to.port}"},
+        ]
+        with page_of(site) as web, person(web, "anna", "read") as client:
+            study = f"/studies/{made[0].study_uid}"
+            assert "<option>workstation</option>" in client.get(study).text
+            page = client.post(f"{study}/send", data={"destination": "workstation"})
+            assert page.url.path.startswith("/sends/") and looked(web)[0][1] == "send"
+            site.wait_for(lambda: client.get(f"{page.url}/state").json()["ended"], SECONDS, "the study to be sent")
+            assert "workstation has confirmed all 4 files" in text_of(client.get(page.url).text)
+            assert len(list(received.iterdir())) == 4
+            with person(web, "otto", "read") as other:
+                assert other.get(page.url).status_code == 404
+            running.kill()
+            running.wait()
+            assert client.post(f"{study}/send", data={"destination": "elsewhere"}).status_code == 404
