@@ -485,3 +485,14 @@ def _until(condition: Any) -> None:
 
 def test_a_person_has_a_role() -> None:
     assert Person("anna", UPLOAD).roles == UPLOAD
+
+
+def test_folders_that_the_daemon_has_left_empty_are_nothing_of_an_upload(tmp_path: Path) -> None:
+    with custody(tmp_path, Daemon(), FakeClock()) as (_keeper, _book, room):
+        room.make("1" * 20)
+        assert room.is_empty("1" * 20)
+        room.append("1" * 20, 1, 0, b"1")
+        room.finish("1" * 20, 1, "A/B/C", 1, "")
+        assert not room.is_empty("1" * 20)
+        (room.files("1" * 20) / "A" / "B" / "C").unlink()
+        assert room.is_empty("1" * 20) and room.is_empty("2" * 20)

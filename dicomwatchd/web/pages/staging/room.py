@@ -158,7 +158,7 @@ class Room:
     def is_empty(self, upload_id: str) -> bool:
         """Whether the daemon has taken everything away."""
         try:
-            return next(iter(os.scandir(self.files(upload_id))), None) is None
+            return all(path.is_dir() for path in self.files(upload_id).rglob("*"))
         except FileNotFoundError:
             return True
         except OSError as error:
