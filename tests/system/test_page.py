@@ -84,6 +84,7 @@ def test_a_disc_from_the_browser_ends_with_the_daemons_own_sentence(site: Site) 
     maker, here = Maker(seed=4), site.root / "scanner"
     made = maker.mr_study(here / "MR", series=1, slices=3) + maker.ct_series(here / "CT", slices=4)
     maker.disc(site.root / "cdrom", made)
+    (site.root / "cdrom" / "VIEWER" / "BIG.DAT").write_bytes(b"MZ" + bytes(9 << 20))  # more than one piece
     before = files_of(site.root / "cdrom")
     site.start()
     with page_of(site) as web, person(web, "anna", "upload", "read") as client:
