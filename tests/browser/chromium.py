@@ -25,12 +25,12 @@ _ARGUMENTS = (
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """One browser, with a new profile."""
+def chromium(*more: str) -> Iterator[Browser]:
+    """One browser, with a new profile. ``more`` are arguments of its own."""
     program = shutil.which("chromium")
     assert program is not None
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, headless=True, args=[*_ARGUMENTS])
+        browser = playwright.chromium.launch(executable_path=program, headless=True, args=[*_ARGUMENTS, *more])
         try:
             yield browser
         finally:
