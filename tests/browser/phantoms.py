@@ -128,8 +128,10 @@ class Volume:
 class PhantomMaker:
     """Writes all phantoms of one study into a folder."""
 
-    def __init__(self, folder: Path, *, study: int = 0, patient: str = "PHANTOM^BLOCKS") -> None:
-        self._folder, self._study = folder, study
+    def __init__(
+        self, folder: Path, *, study: int = 0, patient: str = "PHANTOM^BLOCKS", description: str = "Phantoms"
+    ) -> None:
+        self._folder, self._study, self._description = folder, study, description
         self._maker = Maker(seed=160)
         self._patient = patient
         self._series = 0
@@ -154,7 +156,7 @@ class PhantomMaker:
         data.SeriesDate, data.SeriesTime = "20240102", f"10{self._series // 60:02d}{self._series % 60:02d}"
         data.PatientName, data.PatientID = self._patient, "PHANTOM-1"
         data.PatientBirthDate, data.PatientSex = "19700101", "O"
-        data.StudyDescription, data.SeriesDescription = "Phantoms", description
+        data.StudyDescription, data.SeriesDescription = self._description, description
         data.StudyID, data.ReferringPhysicianName = "1", ""
         data.Modality = modality
         data.SeriesNumber, data.InstanceNumber = self._series, instance
@@ -251,19 +253,25 @@ class PhantomMaker:
         return self._phantom(name, data, stored, ExplicitVRLittleEndian, rescaled, linear(rescaled, 500, 1001))
 
     def volume(self, name: str) -> Volume:
-        """Slices from the feet to the head, but numbered the other way round, as many modalities do it."""
+        """A cube of blocks."""
         values = np.stack([blocks(-500, 500, seed=20 + z // BLOCK, side=CUBE) for z in range(CUBE)])
+        return Volume(name, self.slices(name, values, (0, 1001)), values * 1.0, (0, 1001))
+
+    def slices(self, name: str, values: Values, window: tuple[float, float], spacing_mm: float = 1) -> str:
+        """The UID of a CT series of ``values`` (Hounsfield units, by z, y and x): slices from the feet to the head, but
+        numbered the other way round, as many modalities do it."""
         series_uid = ""
-        for z in range(CUBE):
-            data = self.dataset(name, "CT", CT_IMAGE, instance=z + 1)
-            _describe(data, values[CUBE - 1 - z], bits_stored=16, signed=True)
-            data.ImagePositionPatient = [0, 0, CUBE - 1 - z]
+        for number, z in enumerate(reversed(range(len(values))), start=1):
+            data = self.dataset(name, "CT", CT_IMAGE, instance=number)
+            _describe(data, values[z], bits_stored=16, signed=True)
+            data.ImagePositionPatient, data.PixelSpacing = [0, 0, z * spacing_mm], [spacing_mm, spacing_mm]
+            data.SliceThickness = spacing_mm
             data.RescaleIntercept, data.RescaleSlope, data.RescaleType, data.KVP = 0, 1, "HU", 120
-            data.WindowCenter, data.WindowWidth = 0, 1001
-            _native(data, values[CUBE - 1 - z], ExplicitVRLittleEndian)
-            _save(data, ExplicitVRLittleEndian, self._folder / f"IM{self._series:04d}-{z:03d}")
+            data.WindowCenter, data.WindowWidth = window
+            _native(data, values[z], ExplicitVRLittleEndian)
+            _save(data, ExplicitVRLittleEndian, self._folder / f"IM{self._series:04d}-{number:03d}")
             series_uid = data.SeriesInstanceUID
-        return Volume(name, series_uid, values * 1.0, (0, 1001))
+        return series_uid
 
     def _phantom(
         self,

@@ -13,6 +13,7 @@ from dicomwatchd.cli.terminal import glyphs
 from dicomwatchd.cli.top.screen import plain, screen
 from dicomwatchd.cli.top.seen import Seen
 from tests import pictures
+from tests.browser import pictures as seen_in_a_browser
 from tests.synthetic import Patient
 from tests.unit.test_top_screen import answer, study
 
@@ -41,9 +42,11 @@ def text_of(svg: str) -> str:
 
 
 def test_each_picture_is_shown_somewhere() -> None:
-    assert sorted(path.name for path in pictures.FOLDER.iterdir()) == sorted(pictures.NAMES)
+    names = [*pictures.NAMES, *seen_in_a_browser.NAMES]
+    assert sorted(path.name for path in pictures.FOLDER.iterdir()) == sorted(names)
     pages = "".join(path.read_text() for path in DOCS.glob("*.md"))
-    assert all(f"(pictures/{name})" in pages for name in pictures.NAMES)
+    assert all(f"(pictures/{name})" in pages for name in names)
+    assert all(path.stat().st_size < 100_000 for path in pictures.FOLDER.iterdir())
 
 
 @pytest.mark.parametrize("name", pictures.NAMES)

@@ -13,11 +13,13 @@ from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.control.client import ControlClient
 from dicomwatchd.fetch.destination import Destination, of_settings
+from dicomwatchd.model import Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.web.pages.limits import LIMITS, UploadLimits
 from dicomwatchd.web.pages.staging.custody import Daemon
 from dicomwatchd.web.parts import Parts
 from dicomwatchd.web.ports import AccessAudit
+from dicomwatchd.web.viewer import address
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class PageParts:
     clock: Clock
     log: Log
     limits: UploadLimits = LIMITS
-    viewer: Callable[[str], str] | None = None
+    viewer: Callable[[Uid], str] | None = None
     log_out: str = ""
     today: Callable[[], date] = field(default=date.today)
 
@@ -56,6 +58,6 @@ def parts_of(parts: Parts, *, has_viewer: bool) -> PageParts:
         threads=parts.threads,
         clock=parts.clock,
         log=parts.log,
-        viewer=(lambda study_uid: f"/viewer/?StudyInstanceUIDs={study_uid}") if has_viewer else None,
+        viewer=address if has_viewer else None,
         log_out="/logout",
     )
