@@ -39,6 +39,7 @@ _FIRST = (
     "tests/system/test_damaged_manifest.py",
     "tests/system/test_outages.py",
     "tests/conformance/",
+    "tests/browser/",
     "tests/fuse/",
     "tests/system/",
     "fuzz",

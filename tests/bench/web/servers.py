@@ -47,7 +47,9 @@ class Server:
 
 
 def archived(site: Site, sets: list[DataSet]) -> None:
-    """Raises RunFailed."""
+    """With series objects, as by default where there is a web section. Raises RunFailed."""
+    site.config["series_objects"] = "as-sent"
+    site.write_config()
     for number, data in enumerate(sets):
         data.link_into(site.inbox / str(number))
     site.init()
