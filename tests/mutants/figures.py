@@ -12,11 +12,6 @@ FIGURES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         (f"top, figures: {name}", _SEEN, old, new, TOP)
         for name, old, new in (
             ("another daemon begins anew", "            self._answers.clear()  #", "            pass  #"),
-            (
-                "the same answer again",
-                'if not self._answers or said["clock_seconds"] > self._answers[-1]["clock_seconds"]:',
-                "if True:",
-            ),
             ("of the last seconds", "<= window_seconds)", "<= 1e9)"),
             (
                 "none of one answer",
@@ -45,7 +40,6 @@ FIGURES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         for name, old, new in (
             ("nothing steers it", "how.safe(output.clean(text))[:width]", "how.safe(text)[:width]"),
             ("its width", "how.safe(output.clean(text))[:width]", "how.safe(output.clean(text))"),
-            ("its height", "for line in lines[:height]], furthest)", "for line in lines], furthest)"),
             (
                 "scrolling ends",
                 "        begin = min(scrolled, furthest)\n".removeprefix("    "),

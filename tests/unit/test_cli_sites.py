@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from dicomwatchd.archive.catalogues.sites import SiteRow
+from dicomwatchd.archive.catalogues.sites import FORGOTTEN, SiteRow
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.archive.catalogues.sqlite.sites import SqliteSites
 from dicomwatchd.cli.app import root
@@ -87,7 +87,12 @@ def test_two_of_one_name_and_two_of_one_state(table: SqliteSites, tmp_path: Path
     result = ctl(tmp_path)
     assert result.exit_code == 1 and "several daemons are called north (hosts a, b): set site.name" in result.stdout
     assert json.loads(ctl(tmp_path, "--json").stdout)["names_used_twice"] == ["north"]
+    for site in (1, 2):
+        kept = table.row(f"{site:x}" * 32)
+        assert kept is not None and table.write(replace(kept, beats=8, run=FORGOTTEN), kept.stamp)
+    assert json.loads(ctl(tmp_path, "--json").stdout)["sites"] == []
     put(table, 3, said("south", host="c", twin="d"))
+    assert ctl(tmp_path).exit_code == 1
     assert "two daemons work with the state of site south, on hosts c and d" in ctl(tmp_path).stdout
 
 

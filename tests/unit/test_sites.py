@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,7 +27,7 @@ from dicomwatchd.errors import (
 from dicomwatchd.ports import timestamp
 from dicomwatchd.queue.archived import ArchivedTotals, Totals
 from dicomwatchd.sites import report
-from dicomwatchd.sites.lookout import Lookout
+from dicomwatchd.sites.lookout import Lookout, is_silent
 from dicomwatchd.sites.own import OwnRow
 from dicomwatchd.sites.report import MOST_BYTES, SiteReport, plain_name
 from dicomwatchd.sites.rounds import MOST_NAMED, MOST_TOLD, REFUSED, REFUSED_AGAIN_SECONDS, Own, SiteRounds
@@ -210,6 +211,12 @@ def test_a_catalogue_that_was_emptied() -> None:
     assert own.write(made()) and table.kept["s"].beats == 3
 
 
+def test_a_stop_waits_for_no_further_attempt() -> None:
+    table = Table({"s": row(9, made("other"), "s")})
+    assert not OwnRow(table, "s", "mine").write(made(), lambda: True) and table.writes == 1
+    assert table.kept["s"].beats == 9
+
+
 def test_a_race_for_one_row_ends() -> None:
     table = Table()
     own = OwnRow(table, "s", "mine")
@@ -370,6 +377,56 @@ def test_what_was_silent_before_the_start_is_told_soon_and_not_at_once() -> None
     assert lookout.look([old])[0].is_silent
 
 
+def test_what_could_not_be_read_was_not_watched() -> None:
+    clock = StandingClock()
+    lookout = Lookout(clock, 3600, 300)
+    old = row(9, made(at="2020-01-01T00:00:00Z"))
+    for seconds in (0, 400):
+        clock.seconds += seconds
+        assert not lookout.look([old])[0].is_silent
+    lookout.lost_sight()
+    for seconds, expected in ((360, False), (400, False), (360, True)):
+        clock.seconds += seconds
+        assert lookout.look([old])[0].is_silent is expected
+
+
+def test_one_heartbeat_that_fails_is_lost_sight() -> None:
+    table, clock = Table(), StandingClock()
+    table.kept["x"] = row(9, made(at="2020-01-01T00:00:00Z"))
+    daemon = Daemon(table, clock)
+    daemon.reachable = lambda: (_ for _ in ()).throw(OutOfReach("away"))
+
+    def until(condition: Callable[[], bool]) -> float:
+        for _ in range(2000):
+            if condition():
+                return clock.seconds
+            passing(clock, 1, daemon)
+        raise AssertionError("never")
+
+    until(lambda: table.reads == 2)
+    table.fault, writes = OutOfReach("away"), table.writes
+    until(lambda: table.writes > writes)
+    table.fault, reads = None, table.reads
+    back = until(lambda: table.reads > reads)
+    silent = until(lambda: "site-silent" in daemon.names())
+    assert silent - back >= 2.5 * 300 - 2
+
+
+def test_who_is_silent_is_not_alive_and_who_is_forgotten_is_nothing() -> None:
+    clock = StandingClock()
+    lookout = Lookout(clock, 3600, 300)
+    for beats in (1, 2):
+        [seen] = lookout.look([row(beats, made(at=timestamp(clock.seconds)))])
+        clock.seconds += 300
+    assert seen.is_alive and not seen.is_silent
+    for _ in range(15):
+        [seen] = lookout.look([row(2, seen.report)])
+        clock.seconds += 300
+    assert seen.is_silent and not seen.is_alive
+    assert lookout.look([SiteRow("x", 3, FORGOTTEN, seen.report.to_text())]) == []
+    assert not is_silent(seen.report, 1e9, 0) and is_silent(seen.report, 1e9, 3600)
+
+
 def test_who_seldom_writes_has_more_time() -> None:
     clock = StandingClock()
     lookout = Lookout(clock, 3600, 300)
@@ -486,6 +543,17 @@ def test_the_thread_ends_when_it_is_told_to() -> None:
     stopping.set()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_heartbeats_do_not_stay_together() -> None:
+    table, clock = Table(), StandingClock()
+    daemon, written = Daemon(table, clock), list[float]()
+    for _ in range(5000):
+        writes = table.writes
+        passing(clock, 1, daemon)
+        written += [clock.seconds] * (table.writes - writes)
+    between = [later - earlier for earlier, later in pairwise(written)]
+    assert len(set(between)) > 5 and min(between) >= 239 and max(between) <= 361
 
 
 def test_daemons_that_start_together_do_not_write_together() -> None:

@@ -206,10 +206,38 @@ def test_no_more_columns_than_there_is_room_for_and_nothing_lost(days: int, most
     history = {"since": timestamp(since), "until": timestamp(until), "periods": periods}
     bins = figures.binned(history, most)
     assert len(bins.bins) <= most and sum(one.bytes for one in bins.bins) == 9
+    assert sum(one.shipments for one in bins.bins) == 3 and sum(one.files for one in bins.bins) == 6
     assert bins.bins[-1].bytes == 3 or bins.hours > 1
     steps = {(b.begins_at - a.begins_at).total_seconds() for a, b in zip(bins.bins, bins.bins[1:], strict=False)}
     assert steps <= {bins.hours * HOUR}
     assert len(bins.bins) > most // 4 or days == 1 or bins.hours == 1, "nor far fewer"
+
+
+def test_what_falls_into_one_column_is_added_up() -> None:
+    def period(at: float, seconds: float, **amounts: int) -> dict[str, Any]:
+        known = {"shipments": 2, "files": 5, "bytes": 7}
+        return {"begins_at": timestamp(at), "ends_at": timestamp(at + seconds), **known, **amounts}
+
+    day = BEGIN // DAY * DAY
+    since, until = timestamp(day - DAY), timestamp(day + 2 * DAY)
+    history = {"since": since, "until": until, "periods": [period(day, HOUR), period(day + 2 * HOUR, HOUR)]}
+    [found] = [one for one in figures.binned(history, 4).bins if one.shipments]
+    assert (found.shipments, found.files, found.bytes) == (4, 10, 14)
+    # Of a day only its sum is kept: it is in one column, and that is a day's, though there would be room for hours.
+    bins = figures.binned({**history, "periods": [period(day, DAY), period(day, HOUR)]}, 200)
+    assert bins.hours == 24 and [one.shipments for one in bins.bins] == [0, 4, 0, 0]
+    # A day begins before what was asked for does.
+    bins = figures.binned({**history, "periods": [period(day - 5 * DAY, DAY)]}, 200)
+    assert bins.bins[0].begins_at.timestamp() == day - 5 * DAY and bins.bins[0].shipments == 2
+
+
+def test_the_last_of_the_sizes_is_open() -> None:
+    buckets = [{"at_most_bytes": most, "shipments": 1} for most in (1000, 10_000, None)]
+    assert [one.name for one in figures.sizes({"sizes": {"buckets": buckets}})] == [
+        "up to 1 kB",
+        "up to 10 kB",
+        "over 10 kB",
+    ]
 
 
 # --- plots -----------------------------------------------------------------------------------------------------------

@@ -156,6 +156,13 @@ def test_progress_through_the_stages() -> None:
     assert (seen.progress(late).done, seen.progress(late).total) == (0, 20), "it was not seen before"
 
 
+def test_more_than_all_is_all() -> None:
+    """What another second has counted, of an answer that is put together from several."""
+    seen = Seen()
+    seen.answer(answer(study("verifying", stored=4, verified=5)))
+    assert seen.progress(seen.said["studies"][0]).share == 1.0
+
+
 # --- the screen ------------------------------------------------------------------------------------------------------
 
 
