@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +49,10 @@ COMMANDS = {
 }
 
 
+#: Of a file, or a terminal, that the answer goes to.
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO))
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """What was said before the command."""
@@ -81,6 +87,11 @@ class Root(LazyGroup):
         except DicomwatchdError as error:
             output.problem(error)
             code = exits.code_for(error)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            output.note(f"the answer cannot be written whole: {os.strerror(error.errno or 0)}")
+            code = exits.NO
         sys.exit(code or exits.OK)
 
 

@@ -167,6 +167,17 @@ def test_a_bug_is_not_taken_for_an_expected_error(monkeypatch: pytest.MonkeyPatc
 # --- what goes to the terminal ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("asked", ["schema", "check"])  # a document, and a sentence
+def test_a_full_disk_under_the_answer_is_said_in_a_line(config_file: Path, asked: str) -> None:
+    program = [sys.executable, "-c", "from dicomwatchd.cli import main; main()"]
+    command = [*program, "--config", str(config_file), "config", asked]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert "the answer cannot be written whole: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_nothing_that_steers_a_terminal_gets_through() -> None:
     hostile = "a\x1b[31mred\x07\r\nb\x9b2J\u202ec\u2028d\udc80e\x7f\t"
     cleaned = output.clean(hostile)
