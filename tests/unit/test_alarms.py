@@ -268,6 +268,23 @@ def test_the_hours_are_put_down_once_a_minute(site: Site) -> None:
     assert (hour.files, hour.watched_seconds) == (1, 2 * WRITE_SECONDS)
 
 
+def test_what_has_come_while_the_state_was_full_is_put_down_later(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours, source = site.bench.queue.hours, site.bench.source.source_id
+    hours.note(source, 5)
+
+    def full(*_: object) -> None:
+        raise StateUnavailable("full", code="state-full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.bench.queue.alarms._database, "write", full)
+        with pytest.raises(StateUnavailable):
+            hours.write({source: 60.0})
+    hours.note(source, 1)
+    hours.write({source: 60.0})
+    [hour] = hours.of(source)
+    assert hour.files == 6
+
+
 # -- what is one ------------------------------------------------------------------------------------------------------
 
 
