@@ -61,7 +61,7 @@ CLOUD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         LOOKS,
     ),
     *(
-        (f"shown: {category}", "cli/terminal/output.py", f'"{category}"', '"Lo"', SHOWN)
+        (f"shown: {category}", "plain_text.py", f'"{category}"', '"Lo"', SHOWN)
         for category in ("Cc", "Cf", "Cs", "Zl", "Zp", "Cn")
     ),
     ("said: cleaned", "cli/terminal/output.py", "    click.echo(clean(text))\n", "    click.echo(text)\n", SAID),
