@@ -28,6 +28,8 @@ SETUP: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "            report.taken.append(Taken(step, Told(Outcome.LEFT)))\n            continue\n",
             "            pass\n",
         ),
+        ("a lost connection", "background.py", "        raise SystemExit(128 + number)\n", "        pass\n"),
+        ("nohup", "background.py", "if signal.getsignal(number) is not signal.SIG_IGN:", "if True:"),
         ("a dry run does nothing", "steps.py", "        if dry_run:\n", "        if False:\n"),
         ("an inbox is no archive", "questions.py", "    folders.require_no_tree_of_ours(path)\n", ""),
         (

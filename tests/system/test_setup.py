@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,37 @@ def test_after_a_failure_in_the_middle_it_goes_on(place: Place) -> None:
     assert outcomes["configuration"] == "already" and outcomes["archive"] == "done"
     assert outcomes["test-study"] == outcomes["after-archiving"] == "done"
     assert "after_archive: delete" in place.config.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
+def test_ended_in_the_middle_it_leaves_no_daemon_and_goes_on(place: Place, number: signal.Signals) -> None:
+    """The connection is lost, the machine shuts down, somebody presses Ctrl-C: while the daemon that setup has started
+    is at the test study."""
+    command = [*place.base, "--yes", *on_a_folder(place), "--quiet-seconds", "300"]
+    with subprocess.Popen(
+        command, env=place.environment, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, stdout=subprocess.PIPE,
+        text=True, start_new_session=True,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        said = []
+        for line in running.stdout:
+            said.append(line)
+            if "arriving" in line:
+                break
+        assert len(place.daemons()) == 1, "".join(said)
+        if number is signal.SIGINT:  # as a terminal does it
+            os.killpg(running.pid, number)
+        else:
+            running.send_signal(number)
+        said += running.stdout
+        assert running.wait(120) == (130 if number is signal.SIGINT else 128 + number), "".join(said)
+    assert place.daemons() == []
+    text = "".join(said)
+    if number is signal.SIGINT:
+        assert "Interrupted. To go on: " in text and "--config" in text.partition("To go on: ")[2], text
+    assert "Traceback" not in text, text
+    place.config.write_text(place.config.read_text().replace("quiet_seconds: 300", "quiet_seconds: 1"))
+    assert place.run()["test_study"]["proven"]
 
 
 def test_a_test_study_that_does_not_arrive_leaves_files_kept(place: Place) -> None:

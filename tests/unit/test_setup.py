@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import subprocess
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +21,7 @@ import yaml
 from dicomwatchd import config, markers
 from dicomwatchd.cli.setup import answers as of
 from dicomwatchd.cli.setup import asking, folders, following, keys, machine, phantom, plan, questions, steps
-from dicomwatchd.cli.setup.background import Background
+from dicomwatchd.cli.setup.background import Background, ended_by_signals
 from dicomwatchd.cli.setup.folders import Refused
 from dicomwatchd.cli.setup.machine import Machine
 from dicomwatchd.cli.setup.questions import QUESTIONS, Around
@@ -482,6 +484,30 @@ def test_after_a_failure_nothing_more_is_done_and_all_is_told(tmp_path: Path) ->
     assert not left.exists() and not report.changed and "failed: no bucket" in said and "    out" in said
     missing, _ = taken(Step("x", "X", Command.of("/nowhere/program")))
     assert missing.failed is not None and "No such file" in missing.failed.told.detail
+
+
+def test_a_signal_that_ends_a_program_lets_it_stop_what_it_has_started() -> None:
+    stopped, before = list[int](), [signal.getsignal(one) for one in (signal.SIGHUP, signal.SIGTERM)]
+
+    def work(number: int) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        finally:
+            stopped.append(number)
+
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        with pytest.raises(SystemExit) as ended, ended_by_signals():
+            work(number)
+        assert ended.value.code == 128 + number
+    assert stopped == [signal.SIGHUP, signal.SIGTERM]
+    assert [signal.getsignal(one) for one in (signal.SIGHUP, signal.SIGTERM)] == before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_by_signals():  # as under nohup
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before[0])
 
 
 def test_a_dry_run_does_nothing_and_says_what_is_needed(tmp_path: Path) -> None:

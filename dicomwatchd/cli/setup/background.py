@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 from dicomwatchd.cli.setup.steps import Command, Ran
 from dicomwatchd.control.client import ControlClient, DaemonUnreachable
@@ -16,6 +18,21 @@ from dicomwatchd.control.client import ControlClient, DaemonUnreachable
 _START_SECONDS, _STOP_SECONDS = 120.0, 90.0
 _POLL_SECONDS = 0.1
 _LOG_LINES = 5
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """A lost connection, or the end of the machine, ends what is within like an exception: what was started in it is
+    stopped first. Raises SystemExit with the shell's exit code for it."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    with ExitStack() as stack:
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                stack.callback(signal.signal, number, signal.signal(number, end))
+        yield
 
 
 class Background:

@@ -231,8 +231,8 @@ class Setup:
 
     def _take(self, settings: Config, text: str | None, delete_text: str | None) -> int:
         """``text`` is the configuration to be written, ``delete_text`` what it is to be in the end."""
-        from dicomwatchd.cli.setup import keys, plan, steps
-        from dicomwatchd.cli.setup.background import Background
+        from dicomwatchd.cli.setup import keys, plan, steps, telling
+        from dicomwatchd.cli.setup.background import Background, ended_by_signals
         from dicomwatchd.cli.setup.first_study import tested_before
 
         machine, ways = self._machine, self._ways
@@ -247,9 +247,16 @@ class Setup:
         )
         report = steps.Report()
         try:
-            steps.take(plan.steps(wanted, machine), steps.run, self._tell, report, dry_run=ways.dry_run)
-        finally:
-            background.stop()
+            with ended_by_signals():
+                try:
+                    steps.take(plan.steps(wanted, machine), steps.run, self._tell, report, dry_run=ways.dry_run)
+                finally:
+                    background.stop()
+        except KeyboardInterrupt:
+            again = telling.again(machine, ways, self._given, deletes=delete_text is not None)
+            self._tell("")
+            self._tell(f"Interrupted. To go on: {again}")
+            raise
         return self._told(report, settings, deletes=delete_text is not None)
 
     def _told(self, report: Report, settings: Config, *, deletes: bool) -> int:
