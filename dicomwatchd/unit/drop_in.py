@@ -122,7 +122,7 @@ def reach(settings: config.Config, service: Service) -> Reach:
         return Reach(None, "the credentials come from another service (a role, a program), whose address is unknown")
     found: set[Address] = set(service.name_servers)
     for host, has_to in hosts.items():
-        of_host = _steady(host, service)
+        of_host = steady(host, service)
         if isinstance(of_host, str):
             return Reach(None, of_host)
         if not of_host and has_to:
@@ -181,7 +181,7 @@ def proxy(url: str, environment: Mapping[str, str]) -> str | None:
     return urlsplit(through if "://" in through else f"//{through}").hostname
 
 
-def _steady(host: str, service: Service) -> frozenset[Address] | str:
+def steady(host: str, service: Service) -> frozenset[Address] | str:
     """A name's addresses if it has the same ones in each of a few looks, otherwise why not."""
     first = service.lookup(host)
     for _ in range(QUERIES - 1):

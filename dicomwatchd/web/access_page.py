@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 from datetime import UTC, datetime
-from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -18,6 +17,7 @@ from dicomwatchd.access.record import Access, AccessRecord, Wanted
 from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
+from dicomwatchd.web.forms import fields
 from dicomwatchd.web.needs import needs
 from dicomwatchd.web.people import Role
 
@@ -38,10 +38,8 @@ def routes(record: AccessRecord) -> list[Route]:
 
     @needs(Role.ADMINISTRATE)
     async def access_page(request: Request) -> Response:
-        form: dict[str, list[str]] = {}
-        if request.method == "POST":
-            form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=16)
-        given = {name: form.get(name, [""])[0].strip() for name in _FIELDS}
+        form = await fields(request) if request.method == "POST" else {}
+        given = {name: form.get(name, "") for name in _FIELDS}
         try:
             wanted, before = _wanted(given)
         except (ValueError, InvalidUid):

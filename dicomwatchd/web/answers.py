@@ -151,6 +151,10 @@ _WORDS = {
 }
 
 
+#: Of requests that were none: what comes behind one on the same connection is not looked at.
+_UNSOUND = frozenset({400, 405, 413, 414, 421})
+
+
 async def respond(
     scope: Scope, send: Send, status: int, code: str | None = None, headers: dict[str, str] | None = None
 ) -> None:
@@ -172,5 +176,7 @@ async def respond(
     given = MutableHeaders(headers=headers or {})
     given["Content-Type"], given["Content-Length"] = kind, str(len(body))
     given["Cache-Control"] = "no-store"
+    if status in _UNSOUND:
+        given["Connection"] = "close"
     await send({"type": "http.response.start", "status": status, "headers": given.raw})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -138,6 +138,7 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, serving)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, context)
         readiness = asyncio.create_task(self._say_ready(serving))
         await serving.serve(sockets=[listening])
         readiness.cancel()
@@ -147,6 +148,22 @@ class Process:
             await asyncio.sleep(0.02)
         self._service.ready()
         self._journal.info("web-started", "the web process listens", version=__version__)
+
+    def _reload(self, context: ssl.SSLContext | None) -> None:
+        """SIGHUP: a new certificate, for new connections. What else has changed counts with the next start."""
+        self._service.reloading()
+        try:
+            if context is not None and self._web.tls is not None:
+                tls.load(context, self._web.tls)
+        except DicomwatchdError as error:
+            self._journal.error(
+                "web-reload-refused",
+                "the web process cannot use its new certificate; the old one stays in use",
+                **error_fields(error),
+            )
+        else:
+            self._journal.info("web-reloaded", "the web process uses its certificate as it is now")
+        self._service.ready()
 
     def _stop(self, serving: Server) -> None:
         self._service.stopping()

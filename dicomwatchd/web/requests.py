@@ -32,6 +32,8 @@ class Sound:
             raise HTTPException(405)
         if any(len(headers.getlist(name)) > 1 for name in _ONCE):
             raise HTTPException(400)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise HTTPException(400)  # where the body ends, two programs see twice
         if headers.get("host", "").lower() not in self._hosts:
             raise HTTPException(421)  # DNS rebinding, and links made of a forged name
         raw_path: bytes = scope.get("raw_path") or b""
@@ -47,7 +49,7 @@ class Sound:
             message = await receive()
             received += len(message.get("body", b""))
             if received > scope["state"][BODY_LIMIT]:
-                raise HTTPException(413, headers={"Connection": "close"})
+                raise HTTPException(413)
             return message
 
         await self._app(scope, limited, send)

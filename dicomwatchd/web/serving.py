@@ -20,8 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds: for a request's line and headers, from the first to the last byte; between two pieces of a body; for
-    whoever takes nothing of what is sent; and for the next request of a connection."""
+    """Seconds: for a request's line and headers, from the first to the last byte; for each `BODY_PIECE_BYTES` of a
+    body; for whoever takes nothing of what is sent; and for the next request of a connection."""
 
     head: float = 10.0
     body: float = 30.0
@@ -29,6 +29,8 @@ class Patience:
     keep_alive: int = 15
 
 
+#: Of a body so much has to come in the time, or its end: a byte now and then would hold the place for ever.
+BODY_PIECE_BYTES = 16 << 10
 #: Line and headers of a request.
 HEAD_BYTES = 16 << 10
 
@@ -106,6 +108,7 @@ class _Connection(H11Protocol):
         self._place: str | None = None
         self._waiting: asyncio.TimerHandle | None = None
         self._awaits: str | None = None
+        self._piece_bytes = 0
         self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -135,7 +138,9 @@ class _Connection(H11Protocol):
             if self._awaits != "head":
                 self._await("head", self.patience.head)
         elif self.conn.their_state is h11.SEND_BODY:
-            self._await("body", self.patience.body)
+            self._piece_bytes += len(data)
+            if self._awaits != "body" or self._piece_bytes >= BODY_PIECE_BYTES:
+                self._await("body", self.patience.body)
         else:
             self._await(None, 0)
 
@@ -156,8 +161,14 @@ class _Connection(H11Protocol):
     def _await(self, what: str | None, seconds: float) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
-        self._awaits = what
-        self._waiting = None if what is None else self.loop.call_later(seconds, self.transport.abort)
+        self._awaits, self._piece_bytes = what, 0
+        self._waiting = None if what is None else self.loop.call_later(seconds, self._give_up, seconds)
+
+    def _give_up(self, seconds: float) -> None:
+        if self._awaits == "body" and self.flow.read_paused:
+            self._await("body", seconds)  # it is we who do not take it
+            return
+        self.transport.abort()
 
     def _moves(self) -> None:
         if self._stalled is not None:

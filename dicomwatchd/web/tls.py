@@ -18,6 +18,12 @@ def server_context(settings: WebTls) -> ssl.SSLContext:
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
+    load(context, settings)
+    return context
+
+
+def load(context: ssl.SSLContext, settings: WebTls) -> None:
+    """The certificate as it is now, for new connections. Raises Misconfigured, and then the old one stays."""
     try:
         context.load_cert_chain(settings.certificate_file, settings.key_file, password=_no_password)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -26,7 +32,6 @@ def server_context(settings: WebTls) -> ssl.SSLContext:
             code="web-tls",
             hint="PEM files that the user dicomwatchd-web can read; the key fits the certificate and has no passphrase",
         ) from error
-    return context
 
 
 def _no_password() -> str:

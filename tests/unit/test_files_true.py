@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from dicomwatchd import config, config_text
 from dicomwatchd.unit import drop_in as unit_drop_in
+from dicomwatchd.unit import web_drop_in
 from dicomwatchd.unit.addresses import LOOPBACK
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,10 @@ AmbientCapabilities=CAP_NET_BIND_SERVICE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 PrivateUsers=no
 """
+RECEIVER_EXPOSURE_AT_MOST = 1.0
+WEB_UNIT = ROOT / "systemd" / "dicomwatchd-web.service"
+#: To a store of the hospital's, behind a proxy; and where browsers or the store are anywhere.
+WEB_EXPOSURE_AT_MOST, WEB_EXPOSURE_AT_AMAZON = 1.0, 1.2
 #: By `systemd-analyze security`, with a filter of addresses and without one.
 EXPOSURE_AT_MOST, EXPOSURE_AT_AMAZON = 1.2, 1.3
 
@@ -180,6 +185,23 @@ def test_the_operations_guide_has_these_figures() -> None:
         f"The receiver's unit has {RECEIVER_EXPOSURE_AT_MOST}, {RECEIVER_AT_LOW_PORT} with a port below 1024, and"
         f" {RECEIVER_BARE} before `dicomwatchd-folders`" in operations
     )
+
+
+def test_the_web_unit(tmp_path: Path) -> None:
+    needs("systemd-analyze")
+    text = WEB_UNIT.read_text()
+    assert f"ExecStart=/opt/dicomwatchd/bin/dicomwatchd-web --config {config.DEFAULT_PATH}\n" in text
+    path = tmp_path / WEB_UNIT.name
+    path.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text))
+    drop_in = tmp_path / f"{path.name}.d" / "folders.conf"
+    drop_in.parent.mkdir()
+    sample = config.load(SAMPLE)
+    for allowed, at_most in (((*LOOPBACK, "10.1.2.3"), WEB_EXPOSURE_AT_MOST), (None, WEB_EXPOSURE_AT_AMAZON)):
+        drop_in.write_text(web_drop_in.drop_in(sample, SAMPLE, unit_drop_in.Reach(allowed, "-"), credential=True))
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        code, found = exposed(path, at_most)
+        assert (code, found <= at_most) == (0, True), found
 
 
 def test_the_unit_starts_what_the_package_installs() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from dicomwatchd.access.tokens import sha256_of
 from dicomwatchd.config_web import Web
+from dicomwatchd.web.forms import fields
 from dicomwatchd.web.login.admission import LOGIN, Doors
 from dicomwatchd.web.login.oidc import CALLBACK, LoginRefused, Oidc
 from dicomwatchd.web.login.roles import of_token
@@ -52,8 +53,8 @@ def routes(web: Web, doors: Doors) -> list[Route]:
         if doors.tokens is None:
             raise HTTPException(404)
         doors.require_patience(request.scope)
-        form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=8)
-        text, after = form.get("token", [""])[0].strip(), own_path(form.get("next", ["/"])[0])
+        form = await fields(request)
+        text, after = form.get("token", ""), own_path(form.get("next", "/"))
         token = doors.tokens.named_by(text)
         if token is None:
             doors.failed(request.scope, "token")

@@ -1,0 +1,82 @@
+"""What the drop-in of dicomwatchd-web's unit says for a configuration: mounts, addresses, keys that may only read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dicomwatchd import config
+from dicomwatchd.config_web import Web
+from dicomwatchd.unit import addresses
+from dicomwatchd.unit.drop_in import Reach, Service, quoted, reach, steady
+
+DROP_IN = Path("/etc/systemd/system/dicomwatchd-web.service.d/folders.conf")
+#: Keys that may read the archive and nothing else, as a shared credentials file (`[default]`), root's.
+CREDENTIALS = Path("/etc/dicomwatchd/web.credentials")
+USER = "dicomwatchd-web"
+
+
+def drop_in(settings: config.Config, source: Path, reached: Reach, *, credential: bool) -> str:
+    """Its text."""
+    lines = [
+        f"# Written by dicomwatchd-folders from {source}.",
+        f"# addresses: {reached.why}",
+        "[Unit]",
+        *(f'RequiresMountsFor="{quoted(folder)}"' for folder in archive_folders(settings)),
+        "[Service]",
+    ]
+    if not any(folder.is_relative_to(settings.state_directory) for folder in archive_folders(settings)):
+        lines.append(f'InaccessiblePaths="-{quoted(settings.state_directory)}"')
+    if reached.allowed is not None:
+        lines += ["IPAddressDeny=any", f"IPAddressAllow={' '.join(reached.allowed)}"]
+    if credential:
+        lines += [f"LoadCredential=aws:{CREDENTIALS}", "Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws"]
+    return "\n".join([*lines, ""])
+
+
+def archive_folders(settings: config.Config) -> list[Path]:
+    """What of the archive is on this machine: to be read, and no more."""
+    store, catalogue = settings.archive.store, settings.archive.catalogue
+    found = [store.path] if isinstance(store, config.DirectorySettings) else []
+    if isinstance(catalogue, config.SqliteSettings) and not any(
+        catalogue.path.is_relative_to(folder) for folder in found
+    ):
+        found.append(catalogue.path.parent)
+    return found
+
+
+def web_reach(settings: config.Config, web: Web, service: Service) -> Reach:
+    """The addresses that it needs, of archive, provider and whoever connects, or why that is not known."""
+    if not web.address[0].is_loopback and web.proxy is None:
+        return Reach(None, "browsers may come from every address")
+    archive = reach(settings, service)
+    if archive.allowed is None:
+        return archive
+    found = list(archive.allowed)
+    if web.oidc is not None:
+        host = urlsplit(web.oidc.issuer).hostname or ""
+        provider = steady(host, service)
+        if isinstance(provider, str):
+            return Reach(None, provider)
+        if not provider:
+            return Reach(None, f"{host} does not resolve now: run this again when it does")
+        found += sorted(str(one) for one in provider if not one.is_loopback)
+        found += sorted(str(one) for one in service.name_servers if not one.is_loopback)
+    if web.proxy is not None:
+        found += [one for one in web.proxy.addresses if not _is_loopback(one)]
+    return Reach(tuple(dict.fromkeys(found)), "the archive's endpoints, the provider of the log-in, and the proxy")
+
+
+def service_of_web(environment: Mapping[str, str], credential: str | None) -> Service:
+    """``credential`` is the text of `CREDENTIALS`, None where there is no such file."""
+    return Service(
+        environment=environment,
+        profiles=() if credential is None else (credential,),
+        has_credential=credential is not None,
+        name_servers=addresses.name_servers(),
+    )
+
+
+def _is_loopback(network: str) -> bool:
+    return addresses.covers(addresses.networks(" ".join(addresses.LOOPBACK)), network)
