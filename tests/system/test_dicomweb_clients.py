@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
 from dicomweb_client.api import DICOMwebClient
 
+from tests.servers.ceph import CephRgw
+from tests.servers.dynamodb import DynamoDBLocal
 from tests.servers.orthanc import Orthanc
 from tests.synthetic import Made, Maker
 from tests.system.site import Site
+from tests.system.test_journey_s3 import archive_of
 from tests.system.web_process import WebProcess
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -73,3 +78,47 @@ def test_orthanc_pulls_a_study(archived: tuple[WebProcess, list[Made]], tmp_path
         )
         files = [orthanc.get_bytes(f"/instances/{one}/file") for one in orthanc.get("/instances")]
     assert sorted(hashlib.sha256(one).hexdigest() for one in files) == sorted(one.sha256 for one in made)
+
+
+@pytest.mark.parametrize("layout", ["instance", "bundled"])
+def test_on_s3_and_dynamodb(
+    tmp_path: Path, rgw: CephRgw, dynamodb: DynamoDBLocal, bucket: str, table_name: str, layout: str
+) -> None:
+    """A real gateway over TLS: searches by the table's indexes, files, and frames as ranges of objects."""
+    archive = {**archive_of(rgw, dynamodb, bucket, table_name), "layout": {"kind": layout}}
+    site = Site(tmp_path, archive, environment=rgw.env())
+    site.init()
+    maker = Maker(seed=22)
+    made = maker.mr_study(site.inbox / "mr", series=2, slices=4, study=0)
+    made += maker.us_multiframe(site.inbox / "us", frames=5, study=0)
+    originals = {one.sop_instance_uid: one.path.read_bytes() for one in made}
+    web = WebProcess(site)
+    try:
+        assert site.once() == 0 and site.left() == []
+        web.start()
+        client = DICOMwebClient(
+            f"{web.url}/dicom-web", headers={"Authorization": f"Bearer {web.token('client', 'read')}"}
+        )
+        for filters in ({"PatientID": "P0001"}, {"PatientName": "*JANE*"}, {"StudyDate": "20240101-20241231"}):
+            [study] = client.search_for_studies(search_filters=filters)
+            assert study["00201206"]["Value"] == [3] and study["00201208"]["Value"] == [9]
+        uid = made[0].study_uid
+        assert len(client.search_for_series(uid, search_filters={"Modality": "MR"})) == 2
+        assert len(client.search_for_instances(uid)) == 9
+        assert len(client.retrieve_study_metadata(uid)) == 9
+        for one in made:
+            original = pydicom.dcmread(io.BytesIO(originals[one.sop_instance_uid]))
+            count = int(original.get("NumberOfFrames", 1))
+            frames = client.retrieve_instance_frames(
+                uid, one.series_uid, one.sop_instance_uid, list(range(1, count + 1))
+            )
+            stored = (
+                list(pydicom.encaps.generate_frames(original.PixelData, number_of_frames=count))
+                if count > 1
+                else [original.PixelData]
+            )
+            assert frames == stored
+            assert client.retrieve_instance(uid, one.series_uid, one.sop_instance_uid) == original
+    finally:
+        web.close()
+        site.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from starlette.requests import Request
@@ -60,6 +60,13 @@ class Archive:
     async def study(self, request: Request) -> HeldStudy:
         """Raises InvalidUid, StudyNotFound, StudyErased."""
         return await self.work.call(self.reader.study, Uid(request.path_params["study"]))
+
+    def recorded(
+        self, request: Request, action: str, study_uid: Uid, chunks: Callable[[], Iterator[bytes]]
+    ) -> Iterator[bytes]:
+        """The chunks, once it is on record that somebody gets them; nothing is asked for before."""
+        self._audit.record(person_of(request), action, study_uid)
+        yield from chunks()
 
     async def record(self, request: Request, action: str, study_uid: Uid) -> None:
         await self.work.call(self._audit.record, person_of(request), action, study_uid)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -19,8 +19,9 @@ from dicomwatchd.model import DicomJson
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: A chunk of JSON has about so many bytes; an answer of one chunk has a Content-Length.
 _JSON_CHUNK_BYTES = 256 * 1024
+#: What is read, and sent, in one go; of an answer there are two of them in memory.
+_STRETCH_BYTES = 1024 * 1024
 _GZIP_LEVEL = 5
 _GZIP_FORMAT = 31  # zlib's windowBits of a gzip member (RFC 1952)
 
@@ -53,31 +54,24 @@ class Work:
             gone.set()
             watching.cancel()
 
-    async def begun(self, chunks: Iterator[bytes], ahead: int = 1) -> Begun:
-        """With the first chunks read, so that what goes wrong at once is an answer of its own."""
+    async def begun(self, chunks: Iterator[bytes]) -> Begun:
+        """With its first stretch read, so that what goes wrong at once is an answer of its own."""
         reading = _Reading(chunks)
-        first: list[bytes] = []
         try:
-            while len(first) < ahead:
-                chunk: bytes | None = await self.call(reading.next)
-                if chunk is None:
-                    break
-                first.append(chunk)
+            first = await self.call(reading.next)
         except BaseException:
             self._give_up(reading)
             raise
-        return Begun(first, reading, is_all=len(first) < ahead)
+        return Begun(first, reading)
 
     async def stream(self, begun: Begun) -> AsyncIterator[bytes]:
-        """All of it. Whoever stops to take it ends the reading, which ends after the chunk that it is at. What goes
+        """All of it. Whoever stops to take it ends the reading, which ends after the stretch that it is at. What goes
         wrong now ends the connection in the middle of the answer."""
+        stretch = begun.first
         try:
-            for first in begun.first:
-                yield first
-            chunk = await self.call(begun.reading.next)
-            while chunk is not None:
-                yield chunk
-                chunk = await self.call(begun.reading.next)
+            while stretch:
+                yield stretch
+                stretch = await self.call(begun.reading.next)
         finally:
             self._give_up(begun.reading)
 
@@ -87,41 +81,47 @@ class Work:
 
 
 class _Reading:
-    """An iterator that one thread may close while another is at its next chunk: it is closed after that."""
+    """An iterator that one thread may close while another is at its next stretch: it is closed after that."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks, self._lock, self._is_closed = chunks, threading.Lock(), False
+        self._chunks, self._lock = chunks, threading.Lock()
+        self.is_at_end = False
 
-    def next(self) -> bytes | None:
+    def next(self) -> bytes:
+        """Chunks that together are `_STRETCH_BYTES` or more, or the rest; nothing at the end. A thread is woken for
+        each of them: what is small is to be one."""
         with self._lock:
-            return None if self._is_closed else next(self._chunks, None)
+            first, size = [], 0
+            while not self.is_at_end and size < _STRETCH_BYTES:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    self.is_at_end = True
+                else:
+                    first.append(chunk)
+                    size += len(chunk)
+            return first[0] if len(first) == 1 else b"".join(first)
 
     def close(self) -> None:
         with self._lock:
-            if not self._is_closed and hasattr(self._chunks, "close"):
+            if hasattr(self._chunks, "close"):
                 self._chunks.close()
-            self._is_closed = True
+            self.is_at_end = True
 
 
-class Begun:
-    """The first chunks, and the rest. ``is_all``: there is no rest."""
-
-    def __init__(self, first: list[bytes], reading: _Reading, *, is_all: bool) -> None:
-        self.first, self.reading, self.is_all = first, reading, is_all
+class Begun(NamedTuple):
+    first: bytes
+    reading: _Reading
 
 
 async def streamed(
-    work: Work,
-    chunks: Iterator[bytes],
-    headers: Mapping[str, str],
-    content_type: str,
-    status: int = 200,
-    *,
-    ahead: int = 1,
+    work: Work, chunks: Iterator[bytes], headers: Mapping[str, str], content_type: str, status: int = 200
 ) -> Response:
-    """``headers`` may have a Content-Length. Raises what the reading of the first chunks raises."""
-    begun = await work.begun(chunks, ahead)
+    """``headers`` may have a Content-Length; what is short has one in any case. Raises what the reading of the first
+    stretch raises."""
+    begun = await work.begun(chunks)
     sent = {**SECURE, **headers, "Content-Type": content_type}
+    if begun.reading.is_at_end:
+        return Response(begun.first, status, headers=sent)
     return StreamingResponse(work.stream(begun), status, headers=sent)
 
 
@@ -152,13 +152,8 @@ async def json_answer(
     is_packed = takes_gzip(request)
     if is_packed:
         chunks = _compressed(chunks)
-    begun = await work.begun(chunks, ahead=2)
-    sent = {**SECURE, **headers, "Content-Type": media_type}
-    if is_packed:
-        sent["Content-Encoding"] = "gzip"
-    if begun.is_all:
-        return Response(b"".join(begun.first), status, headers=sent)
-    return StreamingResponse(work.stream(begun), status, headers=sent)
+    sent = {**headers, "Content-Encoding": "gzip"} if is_packed else headers
+    return await streamed(work, chunks, sent, media_type, status)
 
 
 def _array(items: Iterable[DicomJson]) -> Iterator[bytes]:

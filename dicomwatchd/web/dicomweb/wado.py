@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
@@ -63,21 +63,21 @@ class Retrieval:
             status = 206  # PS3.18 table 10.4.3-2
         if request.method == "HEAD":
             return self._head(found, choice, headers)
-        await self._archive.record(request, "file", study.study_uid)
         if sending.is_fresh(request, etag):
-            return Response(status_code=304, headers={**sending.SECURE, **headers})
+            return await self._unchanged(request, "file", study, headers)
         if not choice.is_multipart:
             headers["Content-Length"] = str(found[0].size_bytes)
-            return await sending.streamed(self._work, self._reader.file(study, found[0]), headers, negotiation.DICOM)
+            file = self._archive.recorded(request, "file", study.study_uid, partial(self._reader.file, study, found[0]))
+            return await sending.streamed(self._work, file, headers, negotiation.DICOM)
         mark = multipart.boundary(self._random(16))
         heads = [_of_file(one) for one in found]
         headers["Content-Length"] = str(
             multipart.length(mark, zip(heads, (one.size_bytes for one in found), strict=True))
         )
         parts = (multipart.Part(head, self._reader.file(study, one)) for head, one in zip(heads, found, strict=True))
-        # The first chunk is the head of a part; the second comes once its file was compared.
         content_type = multipart.content_type(choice.media_type, mark)
-        return await sending.streamed(self._work, multipart.body(mark, parts), headers, content_type, status, ahead=2)
+        body = self._archive.recorded(request, "file", study.study_uid, lambda: multipart.body(mark, parts))
+        return await sending.streamed(self._work, body, headers, content_type, status)
 
     def _head(self, found: Sequence[HeldInstance], choice: Chosen, headers: dict[str, str]) -> Response:
         if choice.is_multipart:
@@ -93,9 +93,9 @@ class Retrieval:
         study, named, found = await self._named(request)
         etag = _etag("metadata", study.version, *(one.sha256 for one in found), self._base_url)
         headers = {"ETag": f"W/{etag}", "Cache-Control": _CHANGING}
-        await self._archive.record(request, "metadata", study.study_uid)
         if sending.is_fresh(request, etag):
-            return Response(status_code=304, headers={**sending.SECURE, **headers})
+            return await self._unchanged(request, "metadata", study, headers)
+        await self._archive.record(request, "metadata", study.study_uid)
         shown, without = await self._work.call(self._reader.headers, study, found)
         if not shown:
             raise next(iter(without.values()))
@@ -118,11 +118,13 @@ class Retrieval:
         headers = {"ETag": etag, "Cache-Control": _UNCHANGING}
         if request.method == "HEAD":
             return Response(headers={**sending.SECURE, **headers, "Content-Type": choice.media_type})
-        await self._archive.record(request, "frames", study.study_uid)
         if sending.is_fresh(request, etag):
-            return Response(status_code=304, headers={**sending.SECURE, **headers})
-        frames = await self._work.call(self._reader.frames, study, instance, numbers)
-        return await self._in_parts(map(multipart.pieces, frames), choice, instance, headers)
+            return await self._unchanged(request, "frames", study, headers)
+
+        def values() -> Iterator[multipart.Value]:
+            return map(multipart.pieces, self._reader.frames(study, instance, numbers))
+
+        return await self._in_parts(request, "frames", study, values, choice, instance, headers)
 
     def _choice_of_frames(self, ranges: Sequence[Range], instance: HeldInstance, *, may_be_single: bool) -> Chosen:
         own = negotiation.media_type_of_frames(instance.transfer_syntax_uid)
@@ -130,18 +132,33 @@ class Retrieval:
         return negotiation.choose_stored(ranges, types, [instance.transfer_syntax_uid], may_be_single=may_be_single)
 
     async def _in_parts(
-        self, values: Iterable[multipart.Value], choice: Chosen, instance: HeldInstance, headers: dict[str, str]
+        self,
+        request: Request,
+        action: str,
+        study: HeldStudy,
+        values: Callable[[], Iterator[multipart.Value]],
+        choice: Chosen,
+        instance: HeldInstance,
+        headers: dict[str, str],
     ) -> Response:
+        """All of it in one stretch of a thread where it is short, as most frames are."""
         syntax = instance.transfer_syntax_uid
-        content_type = f"{choice.media_type}; transfer-syntax={syntax}"
-        if not choice.is_multipart:
-            return await sending.streamed(self._work, multipart.alone(values), headers, content_type)
+        of_part = f"{choice.media_type}; transfer-syntax={syntax}"
         mark = multipart.boundary(self._random(16))
-        body = multipart.body(mark, (multipart.Part({"Content-Type": content_type}, one) for one in values))
-        # The first chunk is the head of a part; the second comes once what follows was compared.
-        return await sending.streamed(
-            self._work, body, headers, multipart.content_type(choice.media_type, mark, syntax), ahead=2
-        )
+
+        def body() -> Iterator[bytes]:
+            if not choice.is_multipart:
+                return multipart.alone(values())
+            return multipart.body(mark, (multipart.Part({"Content-Type": of_part}, one) for one in values()))
+
+        content_type = multipart.content_type(choice.media_type, mark, syntax) if choice.is_multipart else of_part
+        recorded = self._archive.recorded(request, action, study.study_uid, body)
+        return await sending.streamed(self._work, recorded, headers, content_type)
+
+    async def _unchanged(self, request: Request, action: str, study: HeldStudy, headers: dict[str, str]) -> Response:
+        """The client has it, and is about to show it: that counts."""
+        await self._archive.record(request, action, study.study_uid)
+        return Response(status_code=304, headers={**sending.SECURE, **headers})
 
     async def bulk(self, request: Request) -> Response:
         ranges = _ranges(request)
@@ -158,14 +175,15 @@ class Retrieval:
         headers = {"ETag": etag, "Cache-Control": _UNCHANGING}
         if request.method == "HEAD":
             return Response(headers={**sending.SECURE, **headers, "Content-Type": choice.media_type})
-        await self._archive.record(request, "bulkdata", study.study_uid)
         if sending.is_fresh(request, etag):
-            return Response(status_code=304, headers={**sending.SECURE, **headers})
-        if is_pixels:
-            values = await self._work.call(self._all_pixels, study, instance)
-        else:
-            values = iter([await self._work.call(self._value, study, instance, path)])
-        return await self._in_parts(values, choice, instance, headers)
+            return await self._unchanged(request, "bulkdata", study, headers)
+
+        def values() -> Iterator[multipart.Value]:
+            if is_pixels:
+                return self._all_pixels(study, instance)
+            return iter([self._value(study, instance, path)])
+
+        return await self._in_parts(request, "bulkdata", study, values, choice, instance, headers)
 
     def _value(self, study: HeldStudy, instance: HeldInstance, place: str) -> multipart.Value:
         _, chunks = self._reader.bulk(study, instance, place)
@@ -201,9 +219,9 @@ class Retrieval:
         ignored = [name for name in ("annotation", "iccprofile") if request.query_params.get(name)]
         if ignored and not is_thumbnail:
             headers["Warning"] = warning("The following parameters are not supported: " + ", ".join(ignored) + ".")
-        await self._archive.record(request, "rendered", study.study_uid)
         if sending.is_fresh(request, etag):
-            return Response(status_code=304, headers={**sending.SECURE, **headers})
+            return await self._unchanged(request, "rendered", study, headers)
+        await self._archive.record(request, "rendered", study.study_uid)
         async with self._places:
             header, frame, number = await self._work.call(self._frame_of, study, instance, numbers[0])
             data = await self._pictures.call(
