@@ -104,6 +104,19 @@ def test_the_calls_of_dicomweb_client(archived: tuple[Site, Served, list[Made], 
     assert {name for name, _, _ in running.audit.entries} == {"reader"}
 
 
+def test_a_search_through_all_studies_is_a_look_into_those_that_it_finds(
+    archived: tuple[Site, Served, list[Made], dict[str, bytes]],
+) -> None:
+    _, running, made, _ = archived
+    client: DICOMwebClient = running.client()
+    for ask in (client.search_for_series, client.search_for_instances):
+        running.audit.entries.clear()
+        assert {one["0020000D"]["Value"][0] for one in ask()} == {one.study_uid for one in made}
+        assert running.audit.entries == [("reader", "search", uid) for uid in sorted({one.study_uid for one in made})]
+    running.audit.entries.clear()
+    assert client.search_for_studies() and not running.audit.entries, "a list of studies is a look at none"
+
+
 def test_what_ohif_asks(archived: tuple[Site, Served, list[Made], dict[str, bytes]]) -> None:
     """Its list, its search, the series of a study, metadata, and each frame as stored."""
     _, running, made, originals = archived

@@ -88,21 +88,30 @@ class _Searches:
 
     async def series(self, request: Request) -> Response:
         study = _uid(request, "study")
-        return await self._answer(request, partial(self._searcher.series, study))
+        return await self._answer(request, partial(self._searcher.series, study), looks_into_studies=True)
 
     async def instances(self, request: Request) -> Response:
         study, series = _uid(request, "study"), _uid(request, "series")
-        return await self._answer(request, partial(self._searcher.instances, study, series))
+        return await self._answer(request, partial(self._searcher.instances, study, series), looks_into_studies=True)
 
-    async def _answer(self, request: Request, search: Callable[[Search, Callable[[], bool]], Answer]) -> Response:
+    async def _answer(
+        self,
+        request: Request,
+        search: Callable[[Search, Callable[[], bool]], Answer],
+        *,
+        looks_into_studies: bool = False,
+    ) -> Response:
         accepted = negotiation.accepted(request.headers.get("accept"), request.query_params.get("accept"))
         media_type = negotiation.choose_json(accepted)
         asked = matching.parse(request.query_params.multi_items())
         found = await self._archive.work.call_while_wanted(request, partial(search, asked))
-        # A list of studies is no look at any of them; what is within one is.
+        # A list of studies is no look at any of them; what is within one is, in whichever study it was found.
         study = _uid(request, "study")
-        if study is not None:
-            await self._archive.record(request, "search", study)
+        looked_into = {study} if study is not None else set()
+        if looks_into_studies:
+            looked_into |= {_study_of(one) for one in found.results}
+        for one in sorted(looked_into):
+            await self._archive.record(request, "search", one)
         headers = {"Cache-Control": "private, no-cache"}
         if found.warnings:
             headers["Warning"] = ", ".join(map(warning, found.warnings))
@@ -115,6 +124,14 @@ class _Searches:
 def _uid(request: Request, name: str) -> Uid | None:
     value: Any = request.path_params.get(name)
     return None if value is None else Uid(value)
+
+
+def _study_of(attributes: DicomJson) -> Uid:
+    """Of a result, which names its study at every level (PS3.18 tables 10.6.3-3 to 10.6.3-5)."""
+    match attributes[matching.STUDY_INSTANCE_UID].get("Value"):
+        case [str(study), *_]:
+            return Uid(study)
+    raise TypeError("a result without its study")
 
 
 def _with_retrieve_url(attributes: DicomJson, base: str) -> DicomJson:
