@@ -25,9 +25,9 @@ from dicomwatchd.web.viewer import address
 @dataclass(frozen=True, slots=True)
 class PageParts:
     """``store`` and ``catalogue`` are only read. ``daemon`` is its control socket. ``staging`` is a folder of our own,
-    which hands its group, the daemon's, down to what is made in it. ``scratch`` is for instances too large for memory
-    while they are handed out. ``threads`` send studies. ``viewer`` gives the viewer's address for a Study Instance UID;
-    ``log_out`` is the path to which logging out is posted, "" where there is none."""
+    which hands the daemon's rights down to what is made in it (a default ACL). ``scratch`` is for instances too large
+    for memory while they are handed out. ``threads`` send studies. ``viewer`` gives the viewer's address for a Study
+    Instance UID; ``log_out`` is the path to which logging out is posted, "" where there is none."""
 
     store: ObjectStore
     catalogue: Catalogue

@@ -19,7 +19,7 @@ from pathlib import Path
 from dicomwatchd.errors import DicomwatchdError, StateFailed, Transient
 from dicomwatchd.ports import DiskUsage
 
-#: The daemon is of the group that the staging folder hands down, and removes what it has proven.
+#: The daemon gets at it by the staging folder's default ACL, or its group, and removes what it has proven.
 _FOLDER_MODE, _FILE_MODE = 0o770, 0o640
 _COPY_BYTES = 1 << 20
 
@@ -65,7 +65,7 @@ class Room:
         try:
             for folder in (self._root / upload_id, self._parts(upload_id), self.files(upload_id)):
                 folder.mkdir(mode=_FOLDER_MODE)
-                folder.chmod(_FOLDER_MODE | (folder.stat().st_mode & 0o2000))  # the umask may have taken of it
+                _open_to_the_group(folder)
             _flush(self._root / upload_id)
             _flush(self._root)
         except OSError as error:
@@ -179,7 +179,7 @@ class Room:
             folder = folder.parent
         for folder in reversed(missing):
             folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)  # two of its files may come at once
-            folder.chmod(_FOLDER_MODE | (folder.stat().st_mode & 0o2000))
+            _open_to_the_group(folder)
             _flush(folder.parent)
         part.rename(whole)
         _flush(whole.parent)
@@ -192,6 +192,14 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _open_to_the_group(folder: Path) -> None:
+    """Where the umask has taken that away. Under a default ACL, which is how two users get along, it takes nothing; and
+    a service that may set no set-group-ID bit may not keep it either."""
+    mode = folder.stat().st_mode
+    if mode & 0o070 != _FOLDER_MODE & 0o070:
+        folder.chmod(_FOLDER_MODE | (mode & 0o2000))
 
 
 def _sha256(fd: int) -> str:
