@@ -20,11 +20,11 @@ def copy_checkout(target: Path) -> Path:
     return target
 
 
-def fetch_wheels(python: str, folder: Path) -> Path:
-    """A folder of what requirements/build.txt and runtime.txt list for ``python``; ``folder`` must exist."""
+def fetch_wheels(python: str, folder: Path, name: str = "runtime") -> Path:
+    """A folder of what requirements/build.txt and NAME.txt list for ``python``; ``folder`` must exist."""
     subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
     pip = [f"{folder}/venv/bin/python", "-m", "pip"]
-    lists = [f"--requirement={ROOT}/requirements/{name}.txt" for name in ("build", "runtime")]
+    lists = [f"--requirement={ROOT}/requirements/{name}.txt" for name in ("build", name)]
     # What has no wheel is built to be looked at, by what the first list holds and by nothing fetched for it.
     for action in (["install", lists[0]], ["download", f"--dest={folder}/wheels", *lists]):
         command = [*pip, *action, "-q", "--no-deps", "--no-build-isolation"]

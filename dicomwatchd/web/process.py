@@ -96,7 +96,7 @@ class Process:
         self._config, self._web, self._journal, self._clock = config, web, journal, clock
         self._service = ServiceManager.from_environment()
         self._heartbeats = Heartbeats(clock)  # none is registered: the loop's own ping is the sign
-        self._told = 0.0
+        self._told: float | None = None
 
     def run(self) -> int:
         os.umask(0o077)
@@ -126,7 +126,8 @@ class Process:
     ) -> None:
         async def tick() -> None:
             self._service.ping(self._heartbeats)
-            await asyncio.to_thread(self._say_head, record)
+            if self._head_is_due():
+                await asyncio.to_thread(self._say_head, record)
 
         web, proxy = self._web, self._web.proxy
         places = Places(
@@ -222,12 +223,15 @@ class Process:
     def _say_unreadable(self, error: StateFailed) -> None:
         self._journal.error("web-tokens-unreadable", "no token is accepted", **error_fields(error))
 
+    def _head_is_due(self) -> bool:
+        now = self._clock.monotonic()
+        if self._told is not None and now - self._told < _HEAD_SECONDS:
+            return False
+        self._told = now
+        return True
+
     def _say_head(self, record: AccessRecord) -> None:
         """In the log, now and again: entries that are cut off from the record's end are missed there."""
-        now = self._clock.monotonic()
-        if self._told and now - self._told < _HEAD_SECONDS:
-            return
-        self._told = now
         try:
             sequence, sha256 = record.head()
         except DicomwatchdError as error:

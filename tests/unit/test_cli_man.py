@@ -131,6 +131,16 @@ def test_the_receiver_s_page_is_true() -> None:
     assert set(re.findall(r"^\.B (\d+)$", described["EXIT STATUS"], flags=re.MULTILINE)) == codes and codes
 
 
+def test_the_web_process_s_page_is_true() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dicomwatchd.web.process", "--help"], capture_output=True, text=True, check=True
+    )
+    described = sections(page("dicomwatchd-web.8"), "SH")
+    assert set(_OPTION.findall(described["OPTIONS"])) == set(_OPTION.findall(done.stdout.partition("exit status")[0]))
+    codes = set(re.findall(r"^  (\d+)  ", done.stdout, flags=re.MULTILINE))
+    assert set(re.findall(r"^\.B (\d+)$", described["EXIT STATUS"], flags=re.MULTILINE)) == codes and codes
+
+
 def keys_of(*models: str) -> set[str]:
     schema: dict[str, Any] = Config.model_json_schema()
     found = [schema if name == "Config" else schema["$defs"][name] for name in models]

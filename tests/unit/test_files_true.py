@@ -31,7 +31,6 @@ AmbientCapabilities=CAP_NET_BIND_SERVICE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 PrivateUsers=no
 """
-RECEIVER_EXPOSURE_AT_MOST = 1.0
 WEB_UNIT = ROOT / "systemd" / "dicomwatchd-web.service"
 #: To a store of the hospital's, behind a proxy; and where browsers or the store are anywhere.
 WEB_EXPOSURE_AT_MOST, WEB_EXPOSURE_AT_AMAZON = 1.0, 1.2
