@@ -207,7 +207,8 @@ class Web(Part):
     state: AbsolutePath = Field(DEFAULT_STATE, description="For the tokens' hashes and the record of access")
     viewer: AbsolutePath | None = Field(
         None,
-        description="Where scripts/viewer has put OHIF; default: where scripts/install --with-web does, if it is there",
+        description="Where scripts/viewer has put OHIF; default: share/dicomwatchd/viewer of where the program is"
+        " installed, if it is there",
     )
     aws_profile: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_.@-]{1,64}$", description="A profile of the AWS files with rights to read only"

@@ -26,7 +26,8 @@ def drop_in(settings: config.Config, source: Path, reached: Reach, *, credential
         *(f'RequiresMountsFor="{quoted(folder)}"' for folder in archive_folders(settings)),
         "[Service]",
     ]
-    if not any(folder.is_relative_to(settings.state_directory) for folder in archive_folders(settings)):
+    needed = [*archive_folders(settings), settings.socket_path]
+    if not any(path.is_relative_to(settings.state_directory) for path in needed):
         lines.append(f'InaccessiblePaths="-{quoted(settings.state_directory)}"')
     if reached.allowed is not None:
         lines += ["IPAddressDeny=any", f"IPAddressAllow={' '.join(reached.allowed)}"]

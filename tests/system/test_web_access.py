@@ -16,6 +16,8 @@ import pytest
 
 from dicomwatchd.access.record import FILE_NAME, AccessRecord
 from dicomwatchd.model import Uid
+from tests.synthetic import Maker, Patient
+from tests.system.site import Site
 from tests.system.web_process import WebProcess, site_with_archive
 
 PAGE = {"Accept": "text/html"}
@@ -229,7 +231,16 @@ def test_no_other_site_reads_or_frames_anything(web: WebProcess, token: str) -> 
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example.org", "127.0.0.1", "127.0.0.1:{port}.evil.example.org", "", "127.0.0.1:{port}@evil", "a b"]
+    "host",
+    [
+        "evil.example.org",
+        "127.0.0.1:1",
+        "127.0.0.2",
+        "127.0.0.1:{port}.evil.example.org",
+        "",
+        "127.0.0.1:{port}@evil",
+        "a b",
+    ],
 )
 def test_another_host_s_name_is_refused(web: WebProcess, token: str, host: str) -> None:
     """DNS rebinding; and no link is ever made of what Host says."""
@@ -484,6 +495,35 @@ def test_the_record_is_searched_by_command_and_page(web: WebProcess) -> None:
     assert broken.returncode == 1 and json.loads(broken.stdout)["chain"]["broken_at"] == 1
 
 
+def test_what_is_not_on_record_is_not_handed_out(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.init()
+    [made, *_] = Maker(3, Patient.marked("CANARY^JANE")).ct_series(site.inbox, slices=2, rows=16, columns=16)
+    assert site.once() == 0
+    web = WebProcess(site)
+    path = f"/dicom-web/studies/{made.study_uid}/series/{made.series_uid}"
+    try:
+        web.start()
+        with web.client(web.token("reader", "read")) as client:
+            for _ in range(3):
+                assert client.get(f"{path}/metadata").status_code == 200
+            seen = site.ctl_json("web", "audit", "--study", made.study_uid)["entries"]
+            assert [one["person"] for one in seen] == ["token:reader"]
+            with closing(sqlite3.connect(web.state / FILE_NAME)) as db:
+                db.executescript("CREATE TRIGGER full BEFORE INSERT ON access BEGIN SELECT RAISE(ABORT, 'full'); END;")
+            for what in ("", f"/instances/{made.sop_instance_uid}", f"/instances/{made.sop_instance_uid}/frames/1"):
+                answer = client.get(path + what)
+                assert answer.status_code >= 500 and b"CANARY" not in answer.content, what
+        with web.client(web.token("another", "read")) as client:
+            assert client.get(f"{path}/metadata").status_code >= 500
+        with web.client(web.token("clerk", "upload")) as client:
+            assert client.get(f"{path}/metadata").status_code == 403
+        assert made.study_uid not in web.log() and "CANARY" not in web.log()
+    finally:
+        web.close()
+        site.close()
+
+
 def test_what_is_in_the_state_is_nobody_else_s(web: WebProcess) -> None:
     for file in web.state.iterdir():
         assert file.stat().st_mode & 0o077 == 0, file.name
@@ -516,7 +556,11 @@ def test_no_line_of_the_log_says_who_or_what(web: WebProcess, behind: WebProcess
     """Last, so that all of the above is in it."""
     with session(web, token) as client:
         client.get("/dicom-web/studies/1.2.840.99/series?PatientName=SECRETPATIENT", headers={"Referer": "SECRETREF"})
-    for process in (web, behind):
+    for process, host in (web, f"127.0.0.1:{web.port}"), (behind, "images.example.org"):
+        with process.client("dicomwatchd_forged", headers={"Host": host}) as client:
+            assert client.get("/nowhere").status_code in (401, 429)
+        with process.client(headers={"Host": host, **OURS}) as client:
+            assert client.post("/login", data={"token": "SECRETTOKEN"}).status_code in (401, 429)
         log = process.log()
         entries = [json.loads(line) for line in log.splitlines()]
         assert {"web-started", "web-request", "web-login-refused"} <= {entry["event"] for entry in entries}

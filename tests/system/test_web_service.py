@@ -1,4 +1,4 @@
-"""dicomwatchd-web as it is installed: scripts/install --web, the unit's sandbox under a real systemd, its exposure."""
+"""dicomwatchd-web as installed by scripts/install --with-web: the unit's sandbox under a real systemd, its exposure."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import skip_unless_available
 from tests.installing import copy_checkout, fetch_wheels
 from tests.servers.systemd import SystemdLab
+from tests.synthetic import Maker, Patient
 from tests.system.test_service import ARCHIVE, CTL, FOLDERS, install, lab_says, put, show, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ def lab() -> Iterator[SystemdLab]:
         with SystemdLab(folder / "lab", prepare=prepare) as running:
             running.sh("install", "-d", "/srv/dicom")
             put(running, "etc/dicomwatchd/config.yaml", CONFIG)
-            install(running, "--web")
+            install(running, "--with-web")
             running.sh("install", "-d", "-o", "dicomwatchd", "-g", "dicomwatchd", "-m", "750", f"/{ARCHIVE}")
             running.sh("setfacl", "-R", "-m", f"u:{WEB}:rX", "-m", f"d:u:{WEB}:rX", f"/{ARCHIVE}")
             running.sh("runuser", "-u", "dicomwatchd", "--", CTL, "archive", "init")
@@ -82,7 +83,7 @@ def test_it_reads_the_archive_and_can_touch_nothing_else(lab: SystemdLab) -> Non
     pid = show(lab, "MainPID", WEB)
     inside = ["nsenter", "--target", pid, "--mount", "--", "setpriv", "--reuid", WEB, "--regid", WEB, "--clear-groups"]
     assert lab.sh(*inside, "cat", f"/{ARCHIVE}/archive.json").stdout
-    for place in ("/etc/dicomwatchd/aws.credentials", "/run/dicomwatchd", "/var/lib/dicomwatchd"):
+    for place in ("/etc/dicomwatchd/aws.credentials", "/var/lib/dicomwatchd"):
         assert lab.sh(*inside, "ls", place, check=False).returncode, place
     for place in (f"/{ARCHIVE}/x", f"/{ARCHIVE}/archive.json", "/srv/dicom/x", "/etc/x"):
         assert lab.sh(*inside, "touch", place, check=False).returncode, place
@@ -96,6 +97,26 @@ def test_it_reads_the_archive_and_can_touch_nothing_else(lab: SystemdLab) -> Non
     assert show(lab, "Result", WEB) == "success"
     log = lab.sh("journalctl", "-u", WEB, "-o", "cat", "--all").stdout
     assert "the web process listens" in log and token not in log and f"/{ARCHIVE}" not in log
+
+
+def test_what_is_handed_in_goes_to_the_daemon(lab: SystemdLab) -> None:
+    """As the page does it, by the groups that docs/web.md names: from the process' own sandbox."""
+    lab.sh("usermod", "-aG", "dicomwatchd", WEB)
+    lab.sh("usermod", "-aG", WEB, "dicomwatchd")
+    lab.sh("install", "-d", "-o", "dicomwatchd", "-g", "dicomwatchd", "-m", "2770", "/srv/dicom")
+    lab.sh("systemctl", "start", "dicomwatchd", WEB, timeout=60)
+    with tempfile.TemporaryDirectory() as name:
+        [made] = Maker(9, Patient.marked("CANARY^JANE")).ct_series(Path(name), slices=1, rows=16, columns=16)
+        shutil.copy(made.path, lab.root / "srv/image.dcm")
+    pid = show(lab, "MainPID", WEB)
+    inside = ["nsenter", "--target", pid, "--mount", "--", "setpriv", "--reuid", WEB, "--regid", WEB, "--init-groups"]
+    folder = f"/var/lib/{WEB}/uploads/one"
+    lab.sh(*inside, "mkdir", "-p", "-m", "770", folder)
+    lab.sh(*inside, "cp", "/srv/image.dcm", f"{folder}/x")
+    lab.sh(*inside, "chmod", "640", f"{folder}/x")
+    lab.sh(*inside, CTL, "upload", folder, "--delete", "--wait", timeout=120)
+    assert lab.sh("ls", folder).stdout == ""
+    lab.sh("systemctl", "stop", "dicomwatchd", WEB, timeout=120)
 
 
 def test_a_hung_process_is_killed(lab: SystemdLab) -> None:
