@@ -134,6 +134,8 @@ class Process:
             web.limits.connections,
             web.limits.connections_each,
             lambda address: proxy is not None and _is_address(address) and proxy.speaks_from(ip_address(address)),
+            # Without TLS whoever else came over the network would send his log-in unencrypted.
+            only_the_proxy=proxy is not None and web.tls is None and not web.address[0].is_loopback,
         )
         serving = server(app, places, context, tick)
         loop = asyncio.get_running_loop()

@@ -37,16 +37,19 @@ HEAD_BYTES = 16 << 10
 
 @dataclass
 class Places:
-    """How many connections there may be, and from one address; ``is_exempt`` from the latter is the proxy."""
+    """How many connections there may be, and from one address, where it is not the proxy's. ``only_the_proxy``: nobody
+    else may connect at all."""
 
     connections: int
     each: int
-    is_exempt: Callable[[str], bool]
+    is_proxy: Callable[[str], bool]
+    only_the_proxy: bool
     taken: Counter[str] = field(default_factory=Counter)
 
     def take(self, address: str) -> bool:
-        full = self.taken.total() >= self.connections
-        if full or (self.taken[address] >= self.each and not self.is_exempt(address)):
+        if self.taken.total() >= self.connections:
+            return False
+        if not self.is_proxy(address) and (self.only_the_proxy or self.taken[address] >= self.each):
             return False
         self.taken[address] += 1
         return True

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import sqlite3
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -16,6 +18,7 @@ import pytest
 
 from dicomwatchd.access.record import FILE_NAME, AccessRecord
 from dicomwatchd.model import Uid
+from tests.servers.tls import make_certificate
 from tests.synthetic import Maker, Patient
 from tests.system.site import Site
 from tests.system.web_process import WebProcess, site_with_archive
@@ -330,6 +333,74 @@ def test_who_fails_too_often_waits_and_others_do_not(behind: WebProcess) -> None
         late = client.get("/nowhere", headers={"X-Forwarded-For": "10.1.2.3"})
         assert late.status_code == 429 and 0 < int(late.headers["retry-after"]) <= 300
         assert client.get("/nowhere", headers={"X-Forwarded-For": "10.1.2.4"}).status_code == 401
+
+
+def test_without_tls_nobody_but_the_proxy_comes_over_the_network(tmp_path: Path) -> None:
+    web = WebProcess(
+        site_with_archive(tmp_path),
+        public_url="https://images.example.org",
+        proxy={"addresses": ["127.0.0.2/32"], "secret_file": str(tmp_path / "secret")},
+        roles={"read": ["*"]},
+    )
+    (tmp_path / "secret").write_text(SECRET)
+    web.settings["listen"] = f"0.0.0.0:{web.port}"
+    try:
+        web.start()
+        with from_proxy(web) as client:
+            assert client.get("/login").status_code == 200
+        assert raw(web, b"GET /health HTTP/1.1\r\nHost: images.example.org\r\n\r\n") == b""
+    finally:
+        web.close()
+        web.site.close()
+
+
+# -- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def shown(web: WebProcess) -> bytes:
+    """The certificate, as a client gets it that trusts everybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", web.port), timeout=60) as plain,
+        context.wrap_socket(plain) as connection,
+    ):
+        assert connection.version() in ("TLSv1.2", "TLSv1.3")
+        return connection.getpeercert(binary_form=True) or b""
+
+
+def test_tls_of_its_own_and_a_new_certificate_without_a_restart(tmp_path: Path) -> None:
+    first, second = make_certificate(tmp_path / "first"), make_certificate(tmp_path / "second")
+    web = WebProcess(site_with_archive(tmp_path))
+    web.settings["tls"] = {"certificate_file": str(first.cert_file), "key_file": str(first.key_file)}
+    try:
+        web.start()
+        with httpx.Client(
+            base_url=f"https://127.0.0.1:{web.port}",
+            verify=ssl.create_default_context(cafile=str(first.ca_file)),
+            trust_env=False,
+            timeout=60,
+            headers=OURS,
+        ) as client:
+            answer = client.post("/login", data={"token": web.token("reader", "read")})
+            assert answer.headers["set-cookie"].startswith("__Host-dicomwatchd=")
+            assert client.get("/nowhere").status_code == 404
+            assert raw(web, b"GET /health HTTP/1.1\r\n\r\n") == b"", "not in the clear"
+            assert web.process is not None
+            before = shown(web)
+            first.cert_file.write_text("broken")
+            web.process.send_signal(signal.SIGHUP)
+            web.wait_for("web-reload-refused")
+            assert shown(web) == before
+            first.cert_file.write_bytes(second.cert_file.read_bytes())
+            first.key_file.write_bytes(second.key_file.read_bytes())
+            web.process.send_signal(signal.SIGHUP)
+            web.wait_for("web-reloaded")
+            assert shown(web) not in (before, b"")
+            assert client.get("/nowhere").status_code == 404, "the session goes on"
+    finally:
+        web.close()
+        web.site.close()
 
 
 # -- requests that are none -------------------------------------------------------------------------------------------

@@ -58,6 +58,13 @@ class WebProcess:
             assert time.monotonic() < end, f"the web process does not start: {self.log_tail()}"
             time.sleep(0.02)
 
+    def wait_for(self, event: str, seconds: float = 60) -> None:
+        """Until it has said so."""
+        end = time.monotonic() + seconds
+        while f'"{event}"' not in self.log():
+            assert time.monotonic() < end, f"waited in vain for {event}: {self.log_tail()}"
+            time.sleep(0.02)
+
     def client(self, token: str | None = None, **options: Any) -> httpx.Client:
         """Follows no redirects; to be closed."""
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
