@@ -11,12 +11,15 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pydicom
 import pytest
 import yaml
 
+from dicomwatchd.access.record import FILE_NAME, AccessRecord
+from dicomwatchd.model import Uid
 from tests import amazon_reports, schemas
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
@@ -171,6 +174,7 @@ def test_every_command_answers_as_its_schema_says_and_no_key_is_never_printed(si
     _change_the_record(site, study)
     _erase_one(site, study)
     _set_another_up(site)
+    _look_at_the_page(site)
     assert set(schemas.checked) == schemas.with_json(), "commands whose answer was never checked"
     for name, seen in schemas.checked.items():
         elsewhere = {*_NOT_HERE.get(name, {}), *_ON_S3.get(name, ())}
@@ -265,6 +269,23 @@ def _set_another_up(site: Site) -> None:
         assert other.stop() == 0
     finally:
         other.close()
+
+
+def _look_at_the_page(site: Site) -> None:
+    state = site.root / "web"
+    state.mkdir(mode=0o700)
+    site.config["web"] = {"tokens": True, "state": str(state)}
+    site.write_config()
+    site.ctl("web", "token", "desk", "--role", "read", "--role", "upload", "--expires", "30d")
+    answers(site, "web", "tokens")
+    with closing(AccessRecord(state, writing=True)) as record:
+        for number in range(3):
+            record.append(time.time(), "token:desk", "frames", Uid(f"1.2.{number}"))
+    answers(site, "web", "audit")
+    answers(site, "web", "audit", "--check", "--limit", "1")
+    with closing(sqlite3.connect(state / FILE_NAME)) as db, db:
+        db.execute("DELETE FROM access WHERE sequence = 2")
+    answers(site, "web", "audit", "--check", code=1)
 
 
 def _hold_and_release(site: Site) -> None:
