@@ -88,6 +88,25 @@ def test_a_folder_is_handed_in_found_and_looked_at(browser: Browser, place: WebP
         assert "/login" in page.url, "who has logged out sees nothing more"
 
 
+def test_a_session_that_ends_in_the_viewer_leads_back_to_the_log_in(
+    browser: Browser, place: WebProcess, tmp_path: Path
+) -> None:
+    maker = Maker(seed=180, patient=Patient(name="SESSION^S", patient_id="session"))
+    made = maker.ct_series(tmp_path / "a", slices=3, rows=64, columns=64)
+    maker.ct_series(tmp_path / "b", slices=12, rows=64, columns=64, study=0)
+    with logged_in(browser, place, "session", "read", "upload") as someone:
+        hand_in(someone, tmp_path)
+        assert "All 15 files are verified" in verdict_of(someone)
+        viewer = Viewer(someone.page, place.url)
+        viewer.open(made[0].study_uid)
+        viewer.confirm_use()
+        out = someone.context.request.post(f"{place.url}/logout", headers={"Origin": place.url}, max_redirects=0)
+        assert out.status == 303
+        viewer.show("CT series 2")
+        someone.page.wait_for_url(lambda url: "/login" in url)
+        assert "viewer" in someone.page.url, "and from there to the study again"
+
+
 def test_two_hand_in_at_once_and_each_is_told_of_his_own(browser: Browser, place: WebProcess, tmp_path: Path) -> None:
     for number, name in enumerate(("anna", "otto")):
         Maker(seed=170 + number, patient=Patient(name=f"{name.upper()}^A", patient_id=name)).ct_series(

@@ -174,7 +174,7 @@ def test_the_settings_are_the_programs_own(address: str) -> None:
         and headers["content-type"].startswith("text/javascript")
         and headers["cache-control"] == "no-cache"
     )
-    assert b"wadoRoot: '/dicom-web'" in body and b"http" not in body.replace(b"httpErrorHandler", b"")
+    assert b"wadoRoot: '/dicom-web'" in body and b"http:" not in body and b"https:" not in body
     assert b"investigationalUseDialog: { option: 'configure'" in body
 
 

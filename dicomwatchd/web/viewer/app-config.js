@@ -48,13 +48,27 @@ window.config = {
       },
     },
   ],
-  httpErrorHandler: error => {
-    // The log-in has ended: the page, asked for anew, leads there. Once only, lest it go on for ever.
-    if (error.status === 401 && !sessionStorage.getItem('dicomwatchd-log-in')) {
-      sessionStorage.setItem('dicomwatchd-log-in', 'asked');
-      window.location.reload();
-    } else if (error.status !== 401) {
-      sessionStorage.removeItem('dicomwatchd-log-in');
-    }
-  },
 };
+
+// The log-in has ended: the page, asked for anew, leads there. The viewer itself tells nobody of an answer of 401.
+(() => {
+  const key = 'dicomwatchd-log-in';
+  const seen = status => {
+    if (status === 200) sessionStorage.removeItem(key);
+    // Once only, lest it go on for ever where a new page is refused, too.
+    if (status !== 401 || sessionStorage.getItem(key)) return;
+    sessionStorage.setItem(key, 'asked');
+    window.location.reload();
+  };
+  const send = XMLHttpRequest.prototype.send;
+  XMLHttpRequest.prototype.send = function (...given) {
+    this.addEventListener('loadend', () => seen(this.status));
+    return send.apply(this, given);
+  };
+  const fetched = window.fetch;
+  window.fetch = async (...given) => {
+    const answer = await fetched(...given);
+    seen(answer.status);
+    return answer;
+  };
+})();
