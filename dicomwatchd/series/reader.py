@@ -118,7 +118,8 @@ class SeriesObject:
     Which is shown: one that is not damaged before one that is; of several the one that was archived last, for a
     correction comes after what it corrects. It is said to be conflicting unless all are one data set.
 
-    ``is_stored``: it is as the store has it, and not derived just now."""
+    ``is_stored``: it is as the store has it, and not derived just now. ``by_content``: ``instances`` and ``beside`` by
+    SOP Instance UID and SHA-256."""
 
     study_uid: Uid
     series_uid: Uid
@@ -126,6 +127,11 @@ class SeriesObject:
     instances: tuple[Instance, ...]
     beside: tuple[Instance, ...] = ()
     is_stored: bool = False
+    by_content: Mapping[tuple[Uid, str], Instance] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found = {(one.sop_instance_uid, one.item.sha256): one for one in (*self.beside, *self.instances)}
+        object.__setattr__(self, "by_content", found)
 
     def instance(self, sop_instance_uid: str) -> Instance:
         """Raises Permanent (code "instance-not-found")."""

@@ -76,11 +76,11 @@ def chosen(study: HeldStudy, series: str | None, sop_instance: str | None) -> tu
     """The instances that a path names. Raises InvalidUid, NotFound."""
     series_uid = None if series is None else Uid(series)
     sop_instance_uid = None if sop_instance is None else Uid(sop_instance)
-    found = tuple(
-        one
-        for one in study.instances
-        if series_uid in (None, one.series_uid) and sop_instance_uid in (None, one.sop_instance_uid)
-    )
+    if series_uid is not None and sop_instance_uid is not None:  # as each frame is asked for
+        named = study.by_name.get((series_uid, sop_instance_uid))
+        found: tuple[HeldInstance, ...] = () if named is None else (named,)
+    else:
+        found = tuple(one for one in study.instances if series_uid in (None, one.series_uid))
     if not found:
         raise NotFound("the study has no such series" if sop_instance is None else "the series has no such instance")
     return found

@@ -133,12 +133,12 @@ class ArchiveReader:
     def _instance(self, study: HeldStudy, held: HeldInstance) -> Instance:
         """With what is derived of it: of exactly the content that was chosen."""
         series = self._series.series(study.study_uid, held.series_uid)
-        for one in (*series.instances, *series.beside):
-            if one.sop_instance_uid == held.sop_instance_uid and one.item.sha256 == held.sha256:
-                if one.standing is not Standing.SOUND:  # it was, when the study was looked at
-                    raise Unsound("the instance is not what it was taken for")
-                return one
-        raise NotFound("the study has changed meanwhile")
+        one = series.by_content.get((held.sop_instance_uid, held.sha256))
+        if one is None:
+            raise NotFound("the study has changed meanwhile")
+        if one.standing is not Standing.SOUND:  # it was, when the study was looked at
+            raise Unsound("the instance is not what it was taken for")
+        return one
 
 
 def _bulk_of(instance: Instance) -> dict[str, Bulk]:

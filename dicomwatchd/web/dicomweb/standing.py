@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from dicomwatchd.archive.layout.instance import ManifestInstance
@@ -30,12 +30,14 @@ class HeldInstance:
 
 @dataclass(frozen=True, slots=True)
 class HeldStudy:
-    """``version`` changes whenever any of the rest does. Instances are sorted by series and SOP Instance UID."""
+    """``version`` changes whenever any of the rest does. Instances are sorted by series and SOP Instance UID, and
+    found by both in ``by_name``."""
 
     study_uid: Uid
     version: str
     instances: tuple[HeldInstance, ...]
     names_two_patients: bool
+    by_name: Mapping[tuple[Uid, Uid], HeldInstance] = field(repr=False, compare=False)
 
 
 def of_manifest(manifest: Manifest, instances: Iterable[HeldInstance]) -> HeldStudy:
@@ -44,7 +46,8 @@ def of_manifest(manifest: Manifest, instances: Iterable[HeldInstance]) -> HeldSt
     names_two = two_patients(manifest.all_identities) is not None
     said = [manifest.sha256, str(names_two), *(f"{one.sha256} {one.standing}" for one in held)]
     version = hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
-    return HeldStudy(manifest.study_uid, version, held, names_two)
+    by_name = {(one.series_uid, one.sop_instance_uid): one for one in held}
+    return HeldStudy(manifest.study_uid, version, held, names_two, by_name)
 
 
 def entries(manifest: Manifest) -> Iterator[tuple[HeldInstance, ManifestInstance]]:
