@@ -92,11 +92,13 @@ def extract(
     *,
     sha256: str = "",
     elements_limit: int = ELEMENTS_LIMIT,
+    frames_limit: int | None = None,
 ) -> Extracted:
     """Read all of a file, whose size is said to be ``size_bytes``, to its end. ``transfer_syntax_uid`` is what the
     archive has on record of it, for a file that declares none; ``seen`` what other instances of its series have said.
     ``sha256`` is that of all of it, for whoever has just worked it out. Raises nothing of its own, whatever the bytes
-    are; what ``chunks`` raises."""
+    are; what ``chunks`` raises, and TooManyFrames above ``frames_limit``, for whoever cannot spare what they take: a
+    file of 12 MB may have a million fragments, which take 900 MB."""
     file = Forward(chunks, sha256)
     found = Extracted("", 0)
     walk: _Walk | None = None
@@ -107,7 +109,7 @@ def extract(
         data = Forward(inflated(file, size_bytes)) if found.is_deflated else file
         encoding = encoding_at(MemoryBytes(data.peek(8)), 0, declared_encoding(declared))
         found = replace(found, is_big_endian=encoding.big_endian)
-        walk = _Walk(data, encoding, declared, seen or Seen(), elements_limit)
+        walk = _Walk(data, encoding, declared, seen or Seen(), elements_limit, frames_limit)
         walk.data_set()
     except Unreadable as error:
         unreadable = str(error)
@@ -145,8 +147,17 @@ def pass_file_meta(file: Forward) -> str:
 class _Walk:
     """Through one data set; ``attributes`` and the others hold what was found so far, whatever ends it."""
 
-    def __init__(self, data: Forward, encoding: Encoding, transfer_syntax_uid: str, seen: Seen, limit: int) -> None:
+    def __init__(
+        self,
+        data: Forward,
+        encoding: Encoding,
+        transfer_syntax_uid: str,
+        seen: Seen,
+        limit: int,
+        frames_limit: int | None,
+    ) -> None:
         self._data = data
+        self._frames_limit = frames_limit
         self._seen = seen
         self._explicit = encoding.explicit
         self._big_endian = encoding.big_endian
@@ -293,9 +304,13 @@ class _Walk:
         if length == UNDEFINED:
             tables = self._extended
             extended = (tables[_EXTENDED[0]], tables[_EXTENDED[1]]) if len(tables) == len(_EXTENDED) else None
-            found = pixels.encapsulated(self._data, tag, vr, said, self._transfer_syntax_uid, extended)
+            found = pixels.encapsulated(
+                self._data, tag, vr, said, self._transfer_syntax_uid, extended, limit=self._frames_limit
+            )
         elif length:
-            found = pixels.native(self._data, tag, vr, length, said, big_endian=self._big_endian)
+            found = pixels.native(
+                self._data, tag, vr, length, said, big_endian=self._big_endian, limit=self._frames_limit
+            )
         else:
             return {"vr": vr}
         if self.pixels is None:

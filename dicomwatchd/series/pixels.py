@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dicomwatchd.intake.dicom.structure import DOUBLE_PIXEL_DATA, FLOAT_PIXEL_DATA, ITEM, SEQUENCE_END, UNDEFINED
 from dicomwatchd.series.forward import Forward
-from dicomwatchd.series.unreadable import Unreadable
+from dicomwatchd.series.unreadable import TooManyFrames, Unreadable
 from dicomwatchd.series.values import Element
 
 #: A whole slide at its finest has some 200,000 tiles.
@@ -85,9 +85,16 @@ class Description:
 
 
 def native(
-    data: Forward, tag: int, vr: str, length_bytes: int, said: Description, *, big_endian: bool = False
+    data: Forward,
+    tag: int,
+    vr: str,
+    length_bytes: int,
+    said: Description,
+    *,
+    big_endian: bool = False,
+    limit: int | None = None,
 ) -> Pixels:
-    """The value begins at ``data.at``. Raises Unreadable where it is cut off."""
+    """The value begins at ``data.at``. Raises Unreadable where it is cut off, TooManyFrames above ``limit``."""
     begin = data.at
     found = Pixels(f"{tag:08X}", vr, begin, length_bytes, is_encapsulated=False)
     frame_bytes, why_not = _native_frame_bytes(tag, length_bytes, said)
@@ -98,6 +105,8 @@ def native(
     if not frame_bytes:
         _pass(data, length_bytes)
         return _untold(found, why_not)
+    if limit is not None and (said.frames or 0) > limit:
+        raise TooManyFrames
     frames = []
     for number in range(said.frames or 0):
         digest = hashlib.sha256()
@@ -156,13 +165,16 @@ def encapsulated(
     said: Description,
     transfer_syntax_uid: str,
     extended: tuple[bytes, bytes] | None,
+    *,
+    limit: int | None = None,
 ) -> Pixels:
     """The items begin at ``data.at``. ``extended`` are the values of Extended Offset Table (7FE0,0001) and Extended
-    Offset Table Lengths (7FE0,0002). Raises Unreadable where it is cut off or malformed."""
+    Offset Table Lengths (7FE0,0002). Raises Unreadable where it is cut off or malformed, TooManyFrames where there are
+    more than ``limit`` fragments."""
     begin = data.at
     table = _offset_table(data)
     offsets, lengths = _extended(extended)
-    fragments, groups = _fragments(data, said, frozenset(table), lengths)
+    fragments, groups = _fragments(data, said, frozenset(table), lengths, limit)
     found = Pixels(f"{tag:08X}", vr, begin, data.at - begin, is_encapsulated=True)
     frames = said.frames
     if frames is None:
@@ -216,7 +228,7 @@ def _extended(extended: tuple[bytes, bytes] | None) -> tuple[Sequence[int], Sequ
 
 
 def _fragments(
-    data: Forward, said: Description, table: frozenset[int], lengths: Sequence[int]
+    data: Forward, said: Description, table: frozenset[int], lengths: Sequence[int], limit: int | None
 ) -> tuple[list[_Fragment], list[_Group]]:
     """Those that are not empty, each hashed as far as ``lengths`` says where that is given; and as groups that begin
     where the offset table says, or else where an image begins."""
@@ -232,6 +244,8 @@ def _fragments(
             raise Unreadable("encapsulated pixel data is malformed")
         if not length:
             continue
+        if len(fragments) == limit:
+            raise TooManyFrames
         if len(fragments) == _FRAGMENTS_LIMIT:
             raise Unreadable("its pixel data has too many fragments")
         number = len(fragments)
