@@ -23,14 +23,14 @@ from dicomwatchd.upload_text import all_verified, as_of_now, sentences
 from dicomwatchd.web.needs import accept_body
 from dicomwatchd.web.pages.parts import PageParts
 from dicomwatchd.web.pages.rendering import NOT_KEPT, Pages, of_role
-from dicomwatchd.web.pages.staging.book import Announced, Book, FileRow, FileState, Stage, Sums, UploadRow
+from dicomwatchd.web.pages.staging.book import Announced, Book, FileRow, FileState, NotOpen, Stage, Sums, UploadRow
 from dicomwatchd.web.pages.staging.custody import Custody, Rounds
 from dicomwatchd.web.pages.staging.room import AnotherOffset, NoRoom, NotAsAnnounced, Room
 from dicomwatchd.web.people import Role
 
 LISTED = 100
 _UPLOAD_ID = re.compile(r"[0-9a-f]{20}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(r"(?:pieces-)?[0-9a-f]{64}")
 _LATEST_MS = 1 << 53
 #: Of one list of files.
 _LIST_BYTES = 2 << 20
@@ -132,7 +132,10 @@ class Uploads:
         def add() -> list[dict[str, Any]]:
             self._require_open(request, row)
             self._require_room(request, row, announced)
-            files = self._book.announce(row.upload_id, announced, self._parts.clock.now())
+            try:
+                files = self._book.announce(row.upload_id, announced, self._parts.clock.now())
+            except NotOpen:
+                self._refuse(request, 410, "refused.closed")
             return [self._described(row, one) for one in files]
 
         return _json({"files": await run_in_threadpool(add)})
@@ -177,19 +180,22 @@ class Uploads:
             return _json({"error": "full"}, 507)
 
     async def finish(self, request: Request) -> Response:
-        """Everything was announced and sent: ``files`` is how many the browser has chosen."""
+        """Everything was announced and sent: ``files`` is how many the browser has chosen, and the upload has."""
         row = await self._own(request)
         said = _parsed(await _body(request, 1024))
         if not isinstance(said, dict) or not isinstance(said.get("files"), int):
             raise HTTPException(400)
 
         def close() -> None:
-            coming = self._book.files(row.upload_id, FileState.COMING)
-            lacking = max(len(coming), said["files"] - self._sums(row).files)
-            if lacking > 0 or said["files"] < 1:
-                self._refuse(request, 409, "refused.missing", number=max(lacking, 1))
-            if not self._book.step(row.upload_id, Stage.OPEN, Stage.WHOLE, self._parts.clock.now()):
+            try:
+                amiss = self._book.close_if_whole(row.upload_id, max(said["files"], 1), self._parts.clock.now())
+            except NotOpen:
                 self._require_open(request, row)
+                return
+            if amiss is not None and amiss.lacking:
+                self._refuse(request, 409, "refused.missing", number=amiss.lacking)
+            if amiss is not None:
+                self._refuse(request, 409, "refused.others", number=amiss.others)
 
         now = await run_in_threadpool(self._book.upload, row.upload_id)
         if now is not None and now.stage in (Stage.OPEN, Stage.DROPPED):

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dicomwatchd.errors import StateFailed, StateUnavailable
+from dicomwatchd.errors import DicomwatchdError, StateFailed, StateUnavailable
 from dicomwatchd.web.pages.staging.places import as_it_is, folders_of, made_up
 
 _SCHEMA = """
@@ -69,8 +69,9 @@ class UploadRow:
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """``path`` is what the browser calls it. ``sha256`` is lower-case hex, or "" where the browser did not say;
-    ``modified`` are milliseconds since the epoch. ``place`` is the name on the disk (`places`)."""
+    """``path`` is what the browser calls it. ``sha256`` is lower-case hex (`room.sum_of` knows both kinds), or "" where
+    the browser did not say; ``modified`` are milliseconds since the epoch. ``place`` is the name on the disk
+    (`places`)."""
 
     number: int
     path: str
@@ -98,6 +99,20 @@ class Sums:
     size_bytes: int
     there: int
     there_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Amiss:
+    """Why an upload is not whole: files of it that are ``lacking``, and ``others`` that are not of those now chosen."""
+
+    lacking: int
+    others: int
+
+
+class NotOpen(DicomwatchdError):
+    """The upload takes no files any more."""
+
+    code = "upload-closed"
 
 
 class Book:
@@ -186,6 +201,25 @@ class Book:
                 == 1
             )
 
+    def close_if_whole(self, upload_id: str, chosen: int, now: float) -> Amiss | None:
+        """From open to whole, if it has as many files as were ``chosen``, and all have arrived. Another choice that was
+        begun in the same upload, in a second tab or days ago, would be told to be safe by what is said of this one.
+        Nothing is announced meanwhile. Raises NotOpen."""
+        with self._written() as db:
+            self._require_open(db, upload_id)
+            (files, coming) = db.execute(
+                "SELECT COUNT(*), COALESCE(SUM(state = 'coming'), 0) FROM files"
+                " WHERE upload_id = ? AND state <> 'left'",
+                (upload_id,),
+            ).fetchone()
+            lacking, others = max(coming, chosen - files), max(0, files - chosen)
+            if lacking or others:
+                return Amiss(lacking, others)
+            db.execute(
+                "UPDATE uploads SET stage = ?, touched_at = ? WHERE upload_id = ?", (Stage.WHOLE, now, upload_id)
+            )
+            return None
+
     def note(self, upload_id: str, text: str) -> None:
         with self._written() as db:
             db.execute("UPDATE uploads SET note = ? WHERE upload_id = ?", (text, upload_id))
@@ -204,8 +238,9 @@ class Book:
     # -- files --------------------------------------------------------------------------------------------------------
 
     def announce(self, upload_id: str, files: list[Announced], now: float) -> list[FileRow]:
-        """A row for each, in their order: the one that is there already, or a new one."""
+        """A row for each, in their order: the one that is there already, or a new one. Raises NotOpen."""
         with self._written() as db:
+            self._require_open(db, upload_id)
             db.execute("UPDATE uploads SET touched_at = ? WHERE upload_id = ?", (now, upload_id))
             return [self._announced(db, upload_id, one) for one in files]
 
@@ -219,6 +254,11 @@ class Book:
                 db.execute(
                     "UPDATE files SET state = ?, place = '-' || number WHERE upload_id = ? AND number = ?",
                     (FileState.LEFT, upload_id, row.number),
+                )
+                # What was to be copied from it comes by itself.
+                db.execute(
+                    "UPDATE files SET state = ?, same_as = NULL WHERE upload_id = ? AND same_as = ? AND state = ?",
+                    (FileState.COMING, upload_id, row.number, FileState.SAME),
                 )
         same = None
         if one.sha256 and one.size_bytes:
@@ -256,6 +296,11 @@ class Book:
         )
         return found
 
+    @staticmethod
+    def _require_open(db: sqlite3.Connection, upload_id: str) -> None:
+        if db.execute("SELECT 1 FROM uploads WHERE upload_id = ? AND stage = 'open'", (upload_id,)).fetchone() is None:
+            raise NotOpen("the upload takes no files any more")
+
     def file(self, upload_id: str, number: int) -> FileRow | None:
         rows = self._read("SELECT * FROM files WHERE upload_id = ? AND number = ?", upload_id, number)
         return _file(rows[0]) if rows else None
@@ -270,9 +315,11 @@ class Book:
         ]
 
     def is_there(self, upload_id: str, number: int, now: float) -> None:
+        """Unless another content has taken its place meanwhile."""
         with self._written() as db:
             db.execute(
-                "UPDATE files SET state = ? WHERE upload_id = ? AND number = ?", (FileState.THERE, upload_id, number)
+                "UPDATE files SET state = ? WHERE upload_id = ? AND number = ? AND state <> ?",
+                (FileState.THERE, upload_id, number, FileState.LEFT),
             )
             db.execute("UPDATE uploads SET touched_at = ? WHERE upload_id = ?", (now, upload_id))
 
@@ -320,12 +367,9 @@ def _place(db: sqlite3.Connection, upload_id: str, path: str, number: int) -> st
 
 
 def _is_same(row: FileRow, one: Announced) -> bool:
-    """By its hash where both are known; else by its size and time, as the browser tells them."""
-    if row.size_bytes != one.size_bytes:
-        return False
-    if row.sha256 and one.sha256:
-        return row.sha256 == one.sha256
-    return row.modified == one.modified
+    """By its hash alone. Two discs have images of the same names and sizes, and the same time where whoever burnt them
+    has written none."""
+    return bool(one.sha256) and (row.size_bytes, row.sha256) == (one.size_bytes, one.sha256)
 
 
 def _upload(row: sqlite3.Row) -> UploadRow:

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,6 +51,8 @@ class Custody:
     def __init__(self, book: Book, room: Room, daemon: Daemon, limits: UploadLimits, log: Log, clock: Clock) -> None:
         self._book, self._room, self._daemon = book, room, daemon
         self._limits, self._log, self._clock = limits, log, clock
+        #: Held while one is handed in: it is given up before, or not at all.
+        self._handing_in = threading.Lock()
 
     def tick(self) -> None:
         """One round; what fails is tried in the next. Raises nothing of ours."""
@@ -83,9 +85,10 @@ class Custody:
     def drop(self, row: UploadRow) -> None:
         """Give up one that was not handed in. Raises StateUnavailable."""
         for stage in (Stage.OPEN, Stage.WHOLE):
-            if self._book.step(row.upload_id, stage, Stage.DROPPED, self._clock.now()):
-                self._log.info("web-upload-dropped", "an upload through the page was given up")
-                return
+            with self._handing_in if stage is Stage.WHOLE else nullcontext():
+                if self._book.step(row.upload_id, stage, Stage.DROPPED, self._clock.now()):
+                    self._log.info("web-upload-dropped", "an upload through the page was given up")
+                    return
 
     def _uploads(self, *stages: Stage) -> list[UploadRow]:
         with suppress(DicomwatchdError):
@@ -106,12 +109,17 @@ class Custody:
             assert file.same_as is not None  # noqa: S101  which is why it is the same
             source = self._book.file(row.upload_id, file.same_as)
             assert source is not None  # noqa: S101  it was there when it was referred to
-            self._room.copy(row.upload_id, file.number, file.place, source.place)
+            self._room.copy(row.upload_id, file.number, file.place, source.place, file.size_bytes, file.sha256)
             self._book.is_there(row.upload_id, file.number, self._clock.now())
-        daemon_id = self._known_to_daemon(row) or self._handed_in(row)
-        if self._book.step(
-            row.upload_id, Stage.WHOLE, Stage.HANDED_IN, self._clock.now(), daemon_id=daemon_id, note=""
-        ):
+        with self._handing_in:
+            now = self._book.upload(row.upload_id)
+            if now is None or now.stage is not Stage.WHOLE:
+                return  # it was given up
+            daemon_id = self._known_to_daemon(row) or self._handed_in(row)
+            is_handed_in = self._book.step(
+                row.upload_id, Stage.WHOLE, Stage.HANDED_IN, self._clock.now(), daemon_id=daemon_id, note=""
+            )
+        if is_handed_in:
             self._log.info("web-upload-handed-in", "an upload through the page was handed to the daemon")
 
     def _known_to_daemon(self, row: UploadRow) -> str | None:

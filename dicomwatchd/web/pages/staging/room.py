@@ -22,6 +22,10 @@ from dicomwatchd.ports import DiskUsage
 #: The daemon gets at it by the staging folder's default ACL, or its group, and removes what it has proven.
 _FOLDER_MODE, _FILE_MODE = 0o770, 0o640
 _COPY_BYTES = 1 << 20
+#: Before the SHA-256 of the SHA-256 sums of a file's pieces of so many bytes. A browser hashes only what it has in
+#: memory, and so a large file in pieces.
+IN_PIECES = "pieces-"
+PIECE_BYTES = 8 << 20
 
 
 class NoRoom(Transient):
@@ -104,13 +108,14 @@ class Room:
 
     def finish(self, upload_id: str, number: int, place: str, size_bytes: int, sha256: str) -> None:
         """All of a file is there: it is compared, if its hash is known, flushed, and put to those that the daemon gets.
-        What is not as it was announced goes, to be sent again. Raises NotAsAnnounced, Transient."""
+        What is not as it was announced goes, to be sent again. Raises NotAsAnnounced, StateFailed, Transient."""
         part, whole = self._part(upload_id, number), self.files(upload_id) / place
         try:
             if whole.exists():
+                self._require(whole, size_bytes, sha256)
                 return  # the answer to an earlier request was lost
             with _opened(part, os.O_RDWR | os.O_CREAT) as fd:
-                is_right = os.fstat(fd).st_size == size_bytes and sha256 in ("", _sha256(fd))
+                is_right = os.fstat(fd).st_size == size_bytes and sha256 in ("", sum_of(fd, sha256))
                 if is_right:
                     os.fchmod(fd, _FILE_MODE)
                     os.fsync(fd)
@@ -121,18 +126,23 @@ class Room:
         except OSError as error:
             raise _translated(error) from error
 
-    def copy(self, upload_id: str, number: int, place: str, source: str) -> None:
-        """Another of the same content, without its being sent. Raises Transient."""
+    def copy(self, upload_id: str, number: int, place: str, source: str, size_bytes: int, sha256: str) -> None:
+        """Another of the same content, without its being sent. Raises StateFailed, Transient."""
         part, whole = self._part(upload_id, number), self.files(upload_id) / place
         try:
             if whole.exists():
+                self._require(whole, size_bytes, sha256)
                 return
             with (
                 _opened(self.files(upload_id) / source, os.O_RDONLY) as fd_of_source,
                 _opened(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as fd,
             ):
                 while piece := os.read(fd_of_source, _COPY_BYTES):
-                    os.write(fd, piece)
+                    rest = memoryview(piece)
+                    while rest:  # on a disc that is nearly full less is written
+                        rest = rest[os.write(fd, rest) :]
+                if os.fstat(fd).st_size != size_bytes or sum_of(fd, sha256) != sha256:
+                    raise _is_another()
                 os.fchmod(fd, _FILE_MODE)
                 os.fsync(fd)
             self._publish(part, whole, upload_id)
@@ -163,6 +173,13 @@ class Room:
             return True
         except OSError as error:
             raise _translated(error) from error
+
+    @staticmethod
+    def _require(whole: Path, size_bytes: int, sha256: str) -> None:
+        """That this content lies there, and none that was announced under this name before, and came late."""
+        with _opened(whole, os.O_RDONLY) as fd:
+            if os.fstat(fd).st_size != size_bytes or sha256 not in ("", sum_of(fd, sha256)):
+                raise _is_another()
 
     def _parts(self, upload_id: str) -> Path:
         return self._root / upload_id / "parts"
@@ -202,12 +219,26 @@ def _open_to_the_group(folder: Path) -> None:
         folder.chmod(_FOLDER_MODE | (mode & 0o2000))
 
 
-def _sha256(fd: int) -> str:
-    digest, offset = hashlib.sha256(), 0
-    while piece := os.pread(fd, _COPY_BYTES, offset):
+def sum_of(fd: int, like: str) -> str:
+    """Of an open file: its SHA-256, or, where ``like`` is one, that of the sums of its pieces. Raises OSError."""
+    if not like.startswith(IN_PIECES):
+        return _sha256(fd, 0, None).hexdigest()
+    digest = hashlib.sha256()
+    for begin in range(0, os.fstat(fd).st_size, PIECE_BYTES):
+        digest.update(_sha256(fd, begin, begin + PIECE_BYTES).digest())
+    return IN_PIECES + digest.hexdigest()
+
+
+def _sha256(fd: int, at: int, end: int | None) -> hashlib._Hash:
+    digest = hashlib.sha256()
+    while piece := os.pread(fd, _COPY_BYTES if end is None else min(_COPY_BYTES, end - at), at):
         digest.update(piece)
-        offset += len(piece)
-    return digest.hexdigest()
+        at += len(piece)
+    return digest
+
+
+def _is_another() -> StateFailed:
+    return StateFailed("what lies in the folder of the uploads is not what was announced", code="staging-other")
 
 
 def _flush(folder: Path) -> None:

@@ -8,7 +8,8 @@
   const pieceBytes = Number(form.dataset.piece);
   const listed = Math.min(Number(form.dataset.listed), 200);
   const german = form.dataset.language === "de";
-  const HASHED_BYTES = 64 * 1024 * 1024; // larger files are compared piece by piece, and not as a whole
+  const HASHED_BYTES = 64 * 1024 * 1024; // of larger files the sums of their pieces are hashed
+  const HASHED_PIECE_BYTES = 8 * 1024 * 1024; // as the server does
   const AT_ONCE = 4;
   const canHash = Boolean(window.crypto && crypto.subtle);
   let stopped = false;
@@ -76,10 +77,19 @@
   };
   const unreadable = (one) => new Refused(say("unreadable", { name: one.path }));
   const sha256 = async (one) => {
-    if (!canHash || one.file.size > HASHED_BYTES) return "";
-    let bytes;
-    try { bytes = await one.file.arrayBuffer(); } catch (_) { throw unreadable(one); }
-    return hex(await crypto.subtle.digest("SHA-256", bytes));
+    if (!canHash) return "";
+    const of = async (blob) => {
+      let bytes;
+      try { bytes = await blob.arrayBuffer(); } catch (_) { throw unreadable(one); }
+      return crypto.subtle.digest("SHA-256", bytes);
+    };
+    if (one.file.size <= HASHED_BYTES) return hex(await of(one.file));
+    const sums = [];
+    for (let at = 0; at < one.file.size; at += HASHED_PIECE_BYTES) {
+      if (stopped) throw new Stopped();
+      sums.push(await of(one.file.slice(at, at + HASHED_PIECE_BYTES)));
+    }
+    return "pieces-" + hex(await of(new Blob(sums)));
   };
 
   let doneFiles = 0, doneBytes = 0, sameFiles = 0, spoken = 0;
