@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,74 @@ def test_large_files_are_announced_by_such_sums(anna: Browser) -> None:
     assert anna.put(upload, number, 0, data).json()["there"] is True and announce()["there"] is True
     script = anna.client.get("/page-static/upload.js").text
     assert f"HASHED_PIECE_BYTES = {module.PIECE_BYTES >> 20} * 1024 * 1024" in script and '"pieces-"' in script
+
+
+# -- what is said later, and what stays -------------------------------------------------------------------------------
+
+RESULT: dict[str, Any] = {
+    "done": True,
+    "outcome": "finished",
+    "complete": True,
+    "files": 2,
+    "verified": 1,
+    "ignored": 1,
+    "not_dicom": 1,
+    "deleted": 1,
+    "failed": [],
+    "failed_files": 0,
+    "ended_at": "2026-03-01T12:00:00.000Z",
+}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_the_headline_does_not_call_everything_safe_when_only_the_images_are(tmp_path: Path) -> None:
+    daemon = Daemon()
+    with page(tmp_path, daemon) as client:
+        anna = Browser(client, ANNA)
+        upload = anna.whole({"IM1": b"1", "Report.pdf": b"%PDF-"})
+        daemon.result = RESULT
+        until(lambda: anna.state(upload)["ended"] is True)
+        html = anna.page(upload)
+    assert "Other files, which are not in the archive: 1." in html and "Everything is verified" not in html
+    assert "2026-03-01" in html[html.index('id="as-of"') :], "it says of when it is"
+
+
+def test_a_person_may_throw_away_what_is_left_and_no_name_stays(tmp_path: Path) -> None:
+    """As after an erasure: what the daemon did not archive would name its patient for another thirty days."""
+    daemon = Daemon()
+    with page(tmp_path, daemon) as client:
+        anna = Browser(client, ANNA)
+        upload = anna.whole({"MEIER.dcm": b"1", "MEIER.zip": b"2"})
+        until(lambda: bool(daemon.handed))
+        names = {path.suffix: path.name for path in daemon.handed[0].iterdir()}
+        failed = {"failed": [{"name": names[".dcm"], "reason": "damaged"}], "failed_files": 1}
+        daemon.result = {**RESULT, **failed, "complete": False, "not_opened": [names[".zip"]]}
+        until(lambda: anna.state(upload)["ended"] is True)
+        assert "MEIER.dcm" in anna.page(upload)
+        assert client.post(f"/uploads/{upload}/drop", headers={**ANNA, "X-Person": "otto:upload"}).status_code == 404
+        assert client.post(f"/uploads/{upload}/drop", headers=ANNA).status_code == 200
+        until(lambda: not (tmp_path / "staging" / upload).exists())
+        until(lambda: "MEIER" not in anna.page(upload))
+        assert "Not everything is in the archive." in anna.page(upload)
+        left = [path for path in (tmp_path / "staging").rglob("*") if path.is_file()]
+        until(lambda: all(b"MEIER" not in path.read_bytes() for path in left if path.exists()))
+
+
+def test_what_the_daemon_works_at_is_not_thrown_away_by_anybody(tmp_path: Path) -> None:
+    daemon = Daemon()
+    with page(tmp_path, daemon) as client:
+        anna = Browser(client, ANNA)
+        upload = anna.whole({"IM1": b"1"})
+        until(lambda: anna.state(upload)["stage"] == "handed in")
+        client.post(f"/uploads/{upload}/drop", headers=ANNA)
+        time.sleep(0.5)
+        assert (daemon.handed[0] / "IM1").exists() and anna.state(upload)["stage"] == "handed in"
 
 
 # -- giving up, and handing in ----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import secrets
+from datetime import datetime
 from typing import Any, NoReturn, TypeGuard
 
 from starlette.concurrency import run_in_threadpool
@@ -84,6 +85,7 @@ class Uploads:
             sentences=said,
             result=ended,
             verdict=_verdict(row),
+            ended_at=_ended_at(row),
             expires_at=row.touched_at + limits.ended_seconds,
         )
 
@@ -338,6 +340,14 @@ def _verdict(row: UploadRow) -> str:
     if row.stage is not Stage.ENDED or row.result is None:
         return str(row.stage)
     return "good" if all_verified(row.result) else "bad"
+
+
+def _ended_at(row: UploadRow) -> float:
+    """Seconds since the epoch: when what the daemon says of it was so."""
+    try:
+        return datetime.fromisoformat(str((row.result or {})["ended_at"])).timestamp()
+    except (KeyError, ValueError):
+        return row.created_at
 
 
 def _of(said: dict[str, Any], name: str) -> int:

@@ -224,11 +224,18 @@ class Book:
         with self._written() as db:
             db.execute("UPDATE uploads SET note = ? WHERE upload_id = ?", (text, upload_id))
 
-    def removed(self, upload_id: str, now: float) -> None:
-        """Its bytes are gone, and the names of its files with them; that it was, and how it ended, stays."""
+    def removed(self, upload_id: str, now: float, *, keeps_names: bool = False) -> None:
+        """Its bytes are gone, and the names of its files with them; that it was, and how it ended, stays. The result
+        ``keeps_names`` of what went wrong where nobody has read them yet."""
         with self._written() as db:
             db.execute("UPDATE uploads SET removed_at = ? WHERE upload_id = ?", (now, upload_id))
             db.execute("DELETE FROM files WHERE upload_id = ?", (upload_id,))
+            (said,) = db.execute("SELECT result FROM uploads WHERE upload_id = ?", (upload_id,)).fetchone() or (None,)
+            if said is not None and not keeps_names:
+                nameless = json.dumps(_nameless(json.loads(said)))
+                db.execute("UPDATE uploads SET result = ? WHERE upload_id = ?", (nameless, upload_id))
+        with self._lock, suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log has what was there before
 
     def forget(self, before: float) -> None:
         """Uploads whose bytes were gone before that time."""
@@ -349,6 +356,7 @@ class Book:
         return int(row["promised"])
 
 
+_NAMELESS = "a file"
 _OF_PATH = "SELECT * FROM files WHERE upload_id = ? AND path = ? ORDER BY number"
 
 
@@ -364,6 +372,14 @@ def _place(db: sqlite3.Connection, upload_id: str, path: str, number: int) -> st
         (upload_id, *names, f"{place}/", f"{place}0"),  # "0" comes after "/"
     ).fetchone()
     return place if taken is None else made_up(path.rpartition("/")[2], number)
+
+
+def _nameless(result: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **result,
+        "failed": [{**one, "name": _NAMELESS} for one in result.get("failed") or []],
+        "not_opened": [_NAMELESS for _ in result.get("not_opened") or []],
+    }
 
 
 def _is_same(row: FileRow, one: Announced) -> bool:

@@ -27,6 +27,7 @@ from dicomwatchd.web.pages.staging.room import Room
 _REMEMBERED_SECONDS = 30 * 86400.0
 #: Of the daemon's list so many are looked through for one that was handed in when the answer was lost.
 _LISTED = 1000
+_LONG_AGO = 0.0
 
 
 class Daemon(Protocol):
@@ -83,12 +84,13 @@ class Custody:
         return State(self._book.upload(row.upload_id) or row, self._named(row, said))
 
     def drop(self, row: UploadRow) -> None:
-        """Give up one that was not handed in. Raises StateUnavailable."""
+        """Give up one that was not handed in; of one that has ended, what is left here. Raises StateUnavailable."""
         for stage in (Stage.OPEN, Stage.WHOLE):
             with self._handing_in if stage is Stage.WHOLE else nullcontext():
                 if self._book.step(row.upload_id, stage, Stage.DROPPED, self._clock.now()):
                     self._log.info("web-upload-dropped", "an upload through the page was given up")
                     return
+        self._book.step(row.upload_id, Stage.ENDED, Stage.ENDED, _LONG_AGO)  # its time is over
 
     def _uploads(self, *stages: Stage) -> list[UploadRow]:
         with suppress(DicomwatchdError):
@@ -174,8 +176,9 @@ class Custody:
             return False
 
     def _remove(self, row: UploadRow) -> None:
+        keeps_names = self._is_used_up(row)
         self._room.remove(row.upload_id)
-        self._book.removed(row.upload_id, self._clock.now())
+        self._book.removed(row.upload_id, self._clock.now(), keeps_names=keeps_names)
 
 
 class Rounds:
