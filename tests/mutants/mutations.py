@@ -26,6 +26,7 @@ from tests.mutants.limits import LIMITS
 from tests.mutants.lineage import LINEAGE
 from tests.mutants.metrics import METRICS
 from tests.mutants.pacing import PACING
+from tests.mutants.page import PAGE
 from tests.mutants.parts import PARTS
 from tests.mutants.planted import PLANTED
 from tests.mutants.protection import PROTECTION
@@ -1464,6 +1465,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in METRICS),
     *(Mutation(*row) for row in COMMITMENT),
     *(Mutation(*row) for row in DRILL),
+    *(Mutation(*row) for row in PAGE),
     *(Mutation(*row) for row in PROTECTION),
     *(Mutation(*row) for row in RECEIVER),
     *(Mutation(*row) for row in HANDED_OUT),
