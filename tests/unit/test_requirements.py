@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-LISTS = ["bench", "build", "dev", "runtime", "sbom", "systemd"]
+LISTS = ["bench", "build", "dev", "runtime", "sbom", "systemd", "web"]
 _ENTRY = re.compile(
     r"(?P<requirement>[a-z0-9-]+==[^ ;]+(?: ; [^\\]+?)?) \\\n(?P<hashes>(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
 )
@@ -68,6 +68,7 @@ def test_a_list_is_versions_and_hashes_and_nothing_else(name: str) -> None:
     ("name", "wanted"),
     [
         ("runtime", project()["project"]["dependencies"]),
+        ("web", project()["project"]["dependencies"] + project()["project"]["optional-dependencies"]["web"]),
         ("dev", project()["project"]["dependencies"] + project()["project"]["optional-dependencies"]["dev"]),
         ("bench", project()["project"]["dependencies"]),
         ("systemd", project()["project"]["optional-dependencies"]["systemd"]),
@@ -76,7 +77,14 @@ def test_a_list_is_versions_and_hashes_and_nothing_else(name: str) -> None:
 )
 def test_a_list_is_what_pyproject_asks_for(name: str, wanted: list[str]) -> None:
     found = listed(name)
-    for each in map(Requirement, wanted):
+    requirements = list(map(Requirement, wanted))
+    own = [extra for each in requirements if each.name == "dicomwatchd" for extra in each.extras]
+    requirements += [
+        Requirement(each) for extra in own for each in project()["project"]["optional-dependencies"][extra]
+    ]
+    for each in requirements:
+        if each.name == "dicomwatchd":
+            continue
         entries = found.get(canonicalize_name(each.name), [])
         assert entries, f"{each.name} is not in requirements/{name}.txt: scripts/lock --keep"
         for entry in entries:
@@ -84,10 +92,11 @@ def test_a_list_is_what_pyproject_asks_for(name: str, wanted: list[str]) -> None
 
 
 def test_what_is_tested_is_what_is_installed() -> None:
-    runtime = {name: list(map(str, entries)) for name, entries in listed("runtime").items()}
-    for name in ("dev", "bench"):
-        found = {package: list(map(str, entries)) for package, entries in listed(name).items()}
-        assert {package: found.get(package) for package in runtime} == runtime, name
+    for installed, lists in (("runtime", ("web", "dev", "bench")), ("web", ("dev",))):
+        wanted = {name: list(map(str, entries)) for name, entries in listed(installed).items()}
+        for name in lists:
+            found = {package: list(map(str, entries)) for package, entries in listed(name).items()}
+            assert {package: found.get(package) for package in wanted} == wanted, name
     here: dict[str, str] = {
         canonicalize_name(found.name): found.version for found in importlib.metadata.distributions()
     }
