@@ -17,7 +17,8 @@ from dicomwatchd.series.values import Element
 
 #: A whole slide at its finest has some 200,000 tiles.
 FRAMES_LIMIT = 500_000
-_FRAGMENTS_LIMIT = 1_000_000
+#: Each takes some 900 bytes of memory.
+_FRAGMENTS_LIMIT = 250_000
 
 # JPEG, JPEG-LS (SOI and another marker) and JPEG 2000 (SOC and SIZ), which a frame begins with; EOI and EOC, which it
 # ends with, before a byte of padding.

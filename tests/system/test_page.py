@@ -98,7 +98,7 @@ def test_a_disc_from_the_browser_ends_with_the_daemons_own_sentence(site: Site) 
         ), text_of(page)
         assert files_of(site.root / "cdrom") == before
         assert {one.study_uid for one in made} == {s["study_uid"] for s in site.ctl_json("search")["studies"]}
-        assert "everything is verified in the archive" in client.get("/uploads").text
+        assert "all DICOM files were verified in the archive" in client.get("/uploads").text
         with person(web, "otto", "upload") as other:
             assert other.get(f"/uploads/{upload}").status_code == 404 and upload not in other.get("/uploads").text
     log = site.log_file.read_text()
