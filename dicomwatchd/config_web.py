@@ -26,6 +26,7 @@ _TAKEN_HEADERS = frozenset(
     {"authorization", "connection", "content-length", "cookie", "host", "origin", "te", "transfer-encoding"}
 )
 _LOCAL_NAMES = frozenset({"localhost"})
+_LOOPBACK = {4: (ip_network("127.0.0.0/8"),), 6: (ip_network("::1/128"),)}
 
 
 def _is_listen(value: str) -> str:
@@ -119,7 +120,9 @@ class WebProxy(Part):
     @model_validator(mode="after")
     def _is_no_hole(self) -> WebProxy:
         networks = [ip_network(one) for one in self.addresses]
-        if self.secret_file is None and any(one.network_address.is_loopback or not one.prefixlen for one in networks):
+        if self.secret_file is None and any(
+            one.overlaps(own) for one in networks for own in _LOOPBACK.get(one.version, ())
+        ):
             raise ValueError("must have secret_file: every user of this machine could say who he is")
         names = [one.lower() for one in (self.user_header, self.groups_header, self.secret_header) if one is not None]
         if len(set(names)) != len(names):

@@ -251,16 +251,27 @@ def _entry(raw: dict[str, Any], common: DicomJson) -> Entry:
 
 
 def _attributes(raw: object) -> DicomJson:
-    """Elements are looked at as deep as their VRs and values; what an item holds is whoever made it's word."""
+    """In the form that `extract` gives them, however deep: a URL beside a value, which clients would follow with what
+    they log in by, is no part of it."""
     found = checked.attributes(raw)
-    for tag, element in found.items():
+    _require_form(found)
+    return found
+
+
+def _require_form(attributes: DicomJson) -> None:
+    for tag, element in attributes.items():
         if not _TAG.match(tag) or not _VR.match(checked.text(element["vr"])):
             raise ValueError("no DICOM JSON")
         if not element.keys() <= {"vr", "Value", "InlineBinary"}:
             raise ValueError("no DICOM JSON")
-        checked.items(element.get("Value", []))
         checked.text(element.get("InlineBinary", ""))
-    return found
+        for value in checked.items(element.get("Value", [])):
+            if element["vr"] == "SQ" and isinstance(value, dict):
+                _require_form(value)
+            elif element["vr"] == "PN" and isinstance(value, dict):
+                checked.texts(list(value.values()))
+            elif isinstance(value, dict | list):
+                raise TypeError("no value")
 
 
 def _place(place: object) -> str:

@@ -33,6 +33,10 @@ class Frame(NamedTuple):
     pieces: tuple[tuple[int, int], ...]
     sha256: str
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(length for _, length in self.pieces)
+
 
 @dataclass(frozen=True, slots=True)
 class Pixels:

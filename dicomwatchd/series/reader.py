@@ -40,11 +40,15 @@ from dicomwatchd.series.document import Entry, Known, SeriesDocument, name_of
 from dicomwatchd.series.extract import Bulk, extract, pass_file_meta
 from dicomwatchd.series.forward import Forward, inflated
 from dicomwatchd.series.pixels import Frame
+from dicomwatchd.series.unreadable import Unreadable
 
 #: What lies between two frames that are read together is read, too: up to here that costs less than a request.
 _GAP_BYTES = 256 * 1024
 #: Frames that are read together take so many bytes at most, unless one alone takes more.
 _TOGETHER_BYTES = 8 * 1024**2
+#: From the first to the last byte of a frame. Above it, it is compared in a temporary file, and not in memory: nobody
+#: says that the pieces of a frame are near to each other, or that a frame is small.
+_IN_MEMORY_BYTES = 32 * 1024**2
 _PIECE_BYTES = 1024**2
 _STUDIES_KEPT = 64
 #: Of series so many instances are kept, of 10 KB each; so many frames take as much as one.
@@ -323,15 +327,21 @@ class SeriesReader:
                     yield piece
 
     def frames(self, instance: Instance, numbers: Iterable[int]) -> Iterator[bytes]:
-        """Frames as they are stored, in the order asked for; the first has number 1. Each is compared with its SHA-256;
-        neighbours are read together. Raises at once Permanent (codes "no-frames" where they cannot be told apart,
-        "no-such-frame"), and while they are taken as `file`."""
+        """As `frame_values`, each in memory: for whoever knows how large they are (`Frame.size_bytes`)."""
+        return map(b"".join, self.frame_values(instance, numbers))
+
+    def frame_values(self, instance: Instance, numbers: Iterable[int]) -> Iterator[Iterable[bytes]]:
+        """Frames as they are stored, in pieces, in the order asked for; the first has number 1. Each is compared with
+        its SHA-256 before its first piece is given, and its pieces are to be taken before the next is asked for;
+        neighbours are read together, and large ones by way of a temporary file. Raises at once Permanent (codes
+        "no-frames" where they cannot be told apart, "no-such-frame"), and while they are taken as `file`."""
         wanted = list(numbers)
         return self._checked_frames(instance, wanted, _frames_of(instance, wanted))
 
-    def _checked_frames(self, instance: Instance, numbers: list[int], frames: list[Frame]) -> Iterator[bytes]:
+    def _checked_frames(self, instance: Instance, numbers: list[int], frames: list[Frame]) -> Iterator[Iterable[bytes]]:
         done = 0
-        for group in _together(frames):
+        assert instance.entry is not None  # noqa: S101  whose frames are these?
+        for group in ([one] for one in frames) if instance.entry.is_deflated else _together(frames):
             try:
                 found = self._group(instance, group)
             except BadObject:
@@ -344,10 +354,14 @@ class SeriesReader:
             yield from found
             done += len(group)
 
-    def _group(self, instance: Instance, group: Sequence[Frame]) -> Iterator[bytes]:
-        assert instance.entry is not None  # noqa: S101  whose frames are these?
-        is_deflated = instance.entry.is_deflated
-        return self._of_file(instance, group) if is_deflated else self._read_together(instance, group)
+    def _group(self, instance: Instance, group: Sequence[Frame]) -> Iterator[Iterable[bytes]]:
+        """All of them compared. Raises as `_from_somewhere`."""
+        begin, end = _span(group)
+        if instance.entry is not None and instance.entry.is_deflated:
+            return self._spooled(instance, group[0])
+        if end - begin > _IN_MEMORY_BYTES:  # which one frame alone is
+            return self._spooled(instance, group[0])
+        return self._read_together(instance, group)
 
     def _anew(self, instance: Instance) -> Instance:
         """With what its file says now; the stored series object is gone by no more if that is something else."""
@@ -369,20 +383,12 @@ class SeriesReader:
         for piece in data.pieces(bulk.length_bytes):
             yield bytes(piece)
 
-    def _read_together(self, instance: Instance, group: Sequence[Frame]) -> Iterator[bytes]:
-        begin = min(offset for frame in group for offset, _ in frame.pieces)
-        end = max(offset + length for frame in group for offset, length in frame.pieces)
+    def _read_together(self, instance: Instance, group: Sequence[Frame]) -> Iterator[Iterable[bytes]]:
+        begin, end = _span(group)
         found: dict[Frame, bytes] = {}
 
         def read(source: Source) -> None:
-            data = b"".join(
-                self._store.read(
-                    source.key,
-                    source.version_id,
-                    offset_bytes=source.offset_bytes + begin,
-                    length_bytes=end - begin,
-                )
-            )
+            data = b"".join(self._range(source, begin, end))
             for frame in group:
                 if frame not in found:
                     raw = b"".join(data[offset - begin : offset - begin + length] for offset, length in frame.pieces)
@@ -392,22 +398,30 @@ class SeriesReader:
                 raise BadObject("frames in the stored object differ from the recorded ones")
 
         self._from_somewhere(instance, read)
-        return (found[frame] for frame in group)
+        return ([found[frame]] for frame in group)
 
-    def _of_file(self, instance: Instance, group: Sequence[Frame]) -> Iterator[bytes]:
-        """By reading and comparing the whole file, for each: of a deflated one nothing else can be done."""
-        for frame in group:
-            file = Forward(self.file(instance))
-            is_deflated = instance.entry is not None and instance.entry.is_deflated
-            data = Forward(_inflated(file, instance)) if is_deflated else file
-            raw = []
-            for offset, length in frame.pieces:
-                data.skip(offset - data.at)
-                raw.append(data.take(length))
-            found = b"".join(raw)
-            if hashlib.sha256(found).hexdigest() != frame.sha256:
-                raise BadObject("a frame of the stored object differs from the recorded one")
-            yield found
+    def _spooled(self, instance: Instance, frame: Frame) -> Iterator[Iterable[bytes]]:
+        """One frame, of any size. Of a deflated file all of it is read and compared: nothing else can be done."""
+        spool = Spool(frame.size_bytes, self._directory)
+        begin, end = _span([frame])
+
+        def read(source: Source) -> None:
+            _fill(spool, Forward(self._range(source, begin, end), sha256="?"), begin, frame)
+
+        try:
+            if instance.entry is not None and instance.entry.is_deflated:
+                _fill(spool, Forward(_inflated(Forward(self.file(instance)), instance), sha256="?"), 0, frame)
+            else:
+                self._from_somewhere(instance, read)
+        except BaseException:
+            spool.close()
+            raise
+        return _in_pieces(spool)
+
+    def _range(self, source: Source, begin: int, end: int) -> Iterator[bytes | memoryview]:
+        return self._store.read(
+            source.key, source.version_id, offset_bytes=source.offset_bytes + begin, length_bytes=end - begin
+        )
 
     def _from_somewhere(self, instance: Instance, read: Callable[[Source], None]) -> None:
         """From the first of its places where that goes well. Raises BadObject, ColdObject, Transient."""
@@ -435,9 +449,37 @@ def _frames_of(instance: Instance, numbers: Sequence[int]) -> list[Frame]:
     return [pixels.frames[number - 1] for number in numbers]
 
 
+def _span(frames: Sequence[Frame]) -> tuple[int, int]:
+    """Where the first piece begins and the last one ends: each stands behind the one before it (`document`)."""
+    return frames[0].pieces[0][0], frames[-1].pieces[-1][0] + frames[-1].pieces[-1][1]
+
+
+def _fill(spool: Spool, data: Forward, begin: int, frame: Frame) -> None:
+    """With a frame, out of bytes of which the first stands at ``begin``. Raises BadObject where they are not it."""
+    spool.rewind()
+    digest = hashlib.sha256()
+    for offset, length in frame.pieces:
+        data.skip(offset - begin - data.at)
+        for piece in data.pieces(length):
+            digest.update(piece)
+            spool.write(piece)
+    if digest.hexdigest() != frame.sha256:
+        raise BadObject("a frame of the stored object differs from the recorded one")
+
+
+def _in_pieces(spool: Spool) -> Iterator[Iterable[bytes]]:
+    """One value. The spool is closed when the next is asked for."""
+    with closing(spool), spool.reading() as file:
+        yield iter(partial(file.read, _PIECE_BYTES), b"")
+
+
 def _inflated(file: Forward, instance: Instance) -> Iterator[bytes]:
-    pass_file_meta(file)
-    return inflated(file, instance.item.size_bytes)
+    """Raises BadObject, where the file is not of the form that the series object says, too."""
+    try:
+        pass_file_meta(file)
+        yield from inflated(file, instance.item.size_bytes)
+    except Unreadable as error:
+        raise BadObject("the file cannot be inflated") from error
 
 
 def _filled(spool: Spool, store: ObjectStore, source: Source) -> None:

@@ -18,14 +18,11 @@ class Part:
     value: Value
 
 
-def pieces(value: bytes) -> Value:
-    """What is in memory, in pieces that a socket takes."""
-    return [value] if len(value) <= _PIECE_BYTES else _cut(value)
-
-
-def _cut(value: bytes) -> Iterator[bytes]:
-    for at in range(0, len(value), _PIECE_BYTES):
-        yield value[at : at + _PIECE_BYTES]
+def cut(value: Value) -> Iterator[bytes]:
+    """In pieces that a socket takes."""
+    for piece in value:
+        for at in range(0, len(piece), _PIECE_BYTES):
+            yield piece[at : at + _PIECE_BYTES]
 
 
 def alone(values: Iterable[Value]) -> Iterator[bytes]:

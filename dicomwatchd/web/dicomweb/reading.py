@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicomwatchd.archive.layout.instance import ManifestInstance
@@ -85,15 +85,24 @@ class ArchiveReader:
         """How many can be had one by one; 0 where none can."""
         return self._instance(study, instance).number_of_frames
 
-    def frames(self, study: HeldStudy, instance: HeldInstance, numbers: Sequence[int]) -> Iterator[bytes]:
-        """The bytes of frames as they are stored, from 1. Raises NotFound before the first where there is no such
-        frame, or they cannot be told apart."""
+    def frames(self, study: HeldStudy, instance: HeldInstance, numbers: Sequence[int]) -> Iterator[Iterable[bytes]]:
+        """The bytes of frames as they are stored, from 1, each in pieces that are taken before the next is asked for.
+        Raises NotFound before the first where there is no such frame, or they cannot be told apart."""
+        return self._series.frame_values(self._with_frames(study, instance, numbers), numbers)
+
+    def frame_size_bytes(self, study: HeldStudy, instance: HeldInstance, number: int) -> int:
+        """Of a frame as it is stored. Raises as `frames`."""
+        whole = self._with_frames(study, instance, [number])
+        assert whole.entry is not None and whole.entry.pixels is not None  # noqa: S101  it has the frame
+        return whole.entry.pixels.frames[number - 1].size_bytes
+
+    def _with_frames(self, study: HeldStudy, instance: HeldInstance, numbers: Sequence[int]) -> Instance:
         whole = self._instance(study, instance)
         if whole.number_of_frames == 0:
             raise whole.trouble or NotFound(whole.why_no_frames, code="no-frames")
         if any(not 1 <= number <= whole.number_of_frames for number in numbers):
             raise NotFound("the instance has no such frame", code="no-such-frame")
-        return self._series.frames(whole, numbers)
+        return whole
 
     def file(self, study: HeldStudy, instance: HeldInstance) -> Iterator[bytes]:
         """The bytes as they were archived; all of them were compared before the first is given."""

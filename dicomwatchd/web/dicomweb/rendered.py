@@ -29,6 +29,8 @@ from dicomwatchd.web.dicomweb.negotiation import is_native
 
 #: Rows times columns times samples of what is decoded, and the same of what is written.
 MOST_SAMPLES = 40_000_000
+#: Of a frame as it is stored: no more is read for a picture.
+MOST_FRAME_BYTES = 4 * MOST_SAMPLES
 _LARGEST_SIDE = 8192
 THUMBNAIL_SIDE = 256
 JPEG, PNG = "image/jpeg", "image/png"
@@ -40,6 +42,10 @@ _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"})
 _NUMBER = r"[-+]?[0-9]{1,12}(?:\.[0-9]{0,12})?(?:[eE][-+]?[0-9]{1,2})?"
 _WINDOW = re.compile(rf"({_NUMBER}),({_NUMBER}),(LINEAR|LINEAR_EXACT|SIGMOID|linear|linear-exact|sigmoid)\Z")
+RLE = "1.2.840.10008.1.2.5"
+#: A row may be filled up to an even number, and some writers fill more.
+_RLE_MORE_BYTES = 1 << 16
+_JP2 = b"\x00\x00\x00\x0cjP  "
 _SOF = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 
 Pixels = npt.NDArray[Any]
@@ -163,7 +169,7 @@ def _decoded(frame: bytes, data: Dataset, transfer_syntax_uid: str) -> Pixels:
     if is_native(transfer_syntax_uid):
         data.PixelData = frame
     else:
-        _require_size(frame, int(data.Columns), int(data.Rows), transfer_syntax_uid)
+        _require_size(frame, int(data.Columns), int(data.Rows), samples, transfer_syntax_uid)
         data.PixelData = encapsulate([frame])
     decoder = get_decoder(UID(transfer_syntax_uid))
     if not decoder.is_available:
@@ -182,26 +188,57 @@ def _meta(transfer_syntax_uid: str) -> Any:
     return meta
 
 
-def _require_size(frame: bytes, columns: int, rows: int, transfer_syntax_uid: str) -> None:
+def _require_size(frame: bytes, columns: int, rows: int, samples: int, transfer_syntax_uid: str) -> None:
     """A compressed image says its size itself, and is decoded into as much memory as that takes."""
+    if transfer_syntax_uid == RLE:
+        _require_size_of_rle(frame, columns * rows)
+        return
     if transfer_syntax_uid.startswith(("1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")):
-        at = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
-        if at < 0:
-            raise NotRenderable("the image cannot be decoded")
-        width, height, left, top = struct.unpack_from(">4I", frame, at + 8)
-        said = (width - left, height - top)
+        said = _size_of_jpeg_2000(frame)
     elif transfer_syntax_uid.startswith("1.2.840.10008.1.2.4."):
         said = _size_of_jpeg(frame)
     else:
         return
-    if said != (columns, rows):
+    if said != (columns, rows, samples):
         raise NotRenderable("the compressed image has another size than its header says")
 
 
-def _size_of_jpeg(frame: bytes) -> tuple[int, int]:
+def _require_size_of_rle(frame: bytes, pixels: int) -> None:
+    """Each of its segments is a byte of every pixel (PS3.5 annex G), and two bytes may stand for 128."""
+    number, *begins = struct.unpack_from("<16I", frame)
+    if not 1 <= number <= 15 or sorted(begins[:number]) != begins[:number] or begins[0] < 64:
+        raise NotRenderable("the image cannot be decoded")
+    for begin, end in zip(begins[:number], [*begins[1:number], len(frame)], strict=True):
+        at, decoded = begin, 0
+        while at < end and at < len(frame):
+            code = frame[at]
+            decoded += code + 1 if code < 128 else 0 if code == 128 else 257 - code
+            at += code + 2 if code < 128 else 1 if code == 128 else 2
+            if decoded > pixels + _RLE_MORE_BYTES:
+                raise NotRenderable("the compressed image has another size than its header says")
+
+
+def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int, int]:
+    """Out of its SIZ marker segment (ITU-T T.800 section A.5.1): of the code stream that a decoder takes, which may
+    stand in the boxes of a JP2 file (section I.4)."""
+    at = 0
+    if frame.startswith(_JP2):
+        while frame[at + 4 : at + 8] != b"jp2c":
+            size_bytes = struct.unpack_from(">I", frame, at)[0]
+            if size_bytes < 8:  # to the end of the file, or of 64 bits: not before the code stream
+                raise NotRenderable("the image cannot be decoded")
+            at += size_bytes
+        at += 16 if struct.unpack_from(">I", frame, at)[0] == 1 else 8
+    if frame[at : at + 4] != b"\xff\x4f\xff\x51":
+        raise NotRenderable("the image cannot be decoded")
+    width, height, left, top = struct.unpack_from(">4I", frame, at + 8)
+    return width - left, height - top, struct.unpack_from(">H", frame, at + 40)[0]
+
+
+def _size_of_jpeg(frame: bytes) -> tuple[int, int, int]:
     """Out of its frame header (ITU-T T.81 section B.2.2; T.87)."""
     at = 2
-    while at + 9 <= len(frame):
+    while at + 10 <= len(frame):
         if frame[at] != 0xFF:
             break
         marker = frame[at + 1]
@@ -210,7 +247,7 @@ def _size_of_jpeg(frame: bytes) -> tuple[int, int]:
             continue
         if marker in _SOF:
             height, width = struct.unpack_from(">2H", frame, at + 5)
-            return width, height
+            return width, height, frame[at + 9]
         at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
     raise NotRenderable("the image cannot be decoded")
 

@@ -122,7 +122,7 @@ class Retrieval:
             return await self._unchanged(request, "frames", study, headers)
 
         def values() -> Iterator[multipart.Value]:
-            return map(multipart.pieces, self._reader.frames(study, instance, numbers))
+            return map(multipart.cut, self._reader.frames(study, instance, numbers))
 
         return await self._in_parts(request, "frames", study, values, choice, instance, headers)
 
@@ -194,7 +194,7 @@ class Retrieval:
         if negotiation.is_native(instance.transfer_syntax_uid):
             return iter([self._value(study, instance, _PIXEL_DATA)])
         count = self._reader.frame_count(study, instance)
-        return map(multipart.pieces, self._reader.frames(study, instance, range(1, count + 1)))
+        return map(multipart.cut, self._reader.frames(study, instance, range(1, count + 1)))
 
     # -- pictures -----------------------------------------------------------------------------------------------------
 
@@ -241,7 +241,9 @@ class Retrieval:
         if self._reader.frame_count(study, instance) == 0:
             raise NotRenderable("the instance has no frames that can be shown")
         number = number or 1
-        [frame] = self._reader.frames(study, instance, [number])
+        if self._reader.frame_size_bytes(study, instance, number) > rendered.MOST_FRAME_BYTES:
+            raise NotRenderable("the image is too large, or of a form that is not shown")
+        [frame] = map(b"".join, self._reader.frames(study, instance, [number]))
         return header, frame, number
 
     def _small_value(self, study: HeldStudy, instance: HeldInstance, place: str) -> bytes:
