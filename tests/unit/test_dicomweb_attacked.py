@@ -24,8 +24,8 @@ from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.series import objects, reader
 from dicomwatchd.series.document import BadSeriesObject, SeriesDocument
 from dicomwatchd.series.pixels import Frame
-from dicomwatchd.web.dicomweb import rendered
-from dicomwatchd.web.dicomweb.errors import NotRenderable
+from dicomwatchd.web.dicomweb import matching, rendered
+from dicomwatchd.web.dicomweb.errors import NotRenderable, Refused
 from tests.synthetic import Maker
 from tests.unit.memory_archive import MemoryStore
 from tests.unit.test_series import Shelf, frames_by_pydicom, lying, shelved
@@ -259,3 +259,14 @@ def test_a_network_that_holds_this_machine_needs_the_secret(network: str) -> Non
     with pytest.raises(ValueError, match="secret_file"):
         WebProxy.model_validate({"addresses": (network,)})
     assert WebProxy.model_validate({"addresses": (network,), "secret_file": "/etc/secret"})
+
+
+# --- searches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["PatientName", "ImageComments", "ModalitiesInStudy", "00091001"])
+def test_a_pattern_is_no_longer_than_values_are(name: str) -> None:
+    """Texts of 64 KB in thousands of instances would be compared with it, for hours, in one of few threads."""
+    assert matching.parse([(name, "*" + "a" * 255)]).conditions
+    with pytest.raises(Refused):
+        matching.parse([(name, "*" + "a" * 256)])

@@ -19,6 +19,8 @@ from dicomwatchd.web.dicomweb.errors import Refused
 #: Attributes asked for, and characters of a value: more is no client's.
 _LIMIT_CONDITIONS = 64
 _LIMIT_CHARACTERS = 4096
+#: Of what is not a list of UIDs: a name's three groups have 64 each, and a text of 64 KB takes its time with each.
+_LIMIT_PATTERN = 256
 _LIMIT_UIDS = 1000
 _LIMIT_NUMBER = 10**9
 _LIMIT_DEPTH = 4
@@ -159,6 +161,8 @@ def _condition(name: str, value: str) -> Condition | None:
         vr = dictionary_VR(int(path[-1], 16)).split(" or ")[0]
     except KeyError:
         vr = "LO"  # a private one, or one of a later edition
+    if vr != "UI" and len(value) > _LIMIT_PATTERN:
+        raise Refused("a query parameter is too long")
     if vr == "UI":
         values = tuple(filter(None, re.split(r"[,\\]", value)))
         if len(values) > _LIMIT_UIDS:
