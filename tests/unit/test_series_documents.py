@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -94,7 +95,7 @@ def test_whatever_stands_there_is_read_or_refused(shelves: list[Shelf], data: st
         holder, key = where[data.draw(st.integers(0, len(where) - 1))]
         match data.draw(st.integers(0, 2)):
             case 0:
-                holder[key] = data.draw(st.sampled_from(STRANGE))
+                holder[key] = deepcopy(data.draw(st.sampled_from(STRANGE)))  # a later round may change what is in it
             case 1:
                 del holder[key]
             case _:
