@@ -333,6 +333,18 @@ def test_who_fails_too_often_waits_and_others_do_not(behind: WebProcess) -> None
         late = client.get("/nowhere", headers={"X-Forwarded-For": "10.1.2.3"})
         assert late.status_code == 429 and 0 < int(late.headers["retry-after"]) <= 300
         assert client.get("/nowhere", headers={"X-Forwarded-For": "10.1.2.4"}).status_code == 401
+        right = f"Bearer {behind.token('neighbour', 'read')}"
+        found = client.get("/nowhere", headers={"X-Forwarded-For": "10.1.2.3", "Authorization": right})
+        assert found.status_code == 404, "who has a right token is not held up by who has not, behind one address"
+
+
+def test_a_password_that_the_proxy_has_asked_for_is_no_token(behind: WebProcess) -> None:
+    """HTTP Basic at the proxy, which hands the header on."""
+    basic = {"Authorization": "Basic bXVlbGxlcjpzZWNyZXQ="}
+    with from_proxy(behind) as client:
+        assert client.get("/nowhere", headers={**SOMEBODY, **basic}).status_code == 404
+        assert client.post("/access", headers={**SOMEBODY, **basic, "Sec-Fetch-Site": "cross-site"}).status_code == 403
+        assert client.get("/nowhere", headers=basic).status_code == 401
 
 
 def test_without_tls_nobody_but_the_proxy_comes_over_the_network(tmp_path: Path) -> None:
