@@ -230,6 +230,16 @@ class Web(Part):
         return config_receiver.address_and_port(self.listen)
 
     @property
+    def may_be_given_uploads(self) -> bool:
+        """Whether somebody may hand folders in: a group, or whoever gets a token for it."""
+        return self.tokens or bool(self.roles.upload)
+
+    @property
+    def staging(self) -> Path:
+        """Where lies what is handed in on the page, until the daemon has archived it."""
+        return self.state / "uploads"
+
+    @property
     def origin(self) -> str:
         """As browsers have it in their address bar, without a final slash."""
         return self.public_url or f"{'http' if self.tls is None else 'https'}://{self.listen}"

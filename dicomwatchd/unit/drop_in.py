@@ -88,6 +88,9 @@ def writable_folders(settings: config.Config) -> list[Path]:
         folders.append(store.path)
     if isinstance(catalogue, config.SqliteSettings):
         folders.append(catalogue.path.parent)
+    if settings.web is not None and settings.web.may_be_given_uploads:
+        # Comes as an open folder. After a restart of the machine it is opened by its path, and that needs this line.
+        folders.append(settings.web.staging)
     folders += [*_commitment_folders(settings), settings.state_directory, settings.socket_path.parent]
     chosen: list[Path] = []
     for folder in folders:
@@ -209,6 +212,9 @@ def drop_in(settings: config.Config, source: Path, reached: Reach, *, asked: str
             f"IPAddressAllow={' '.join(reached.allowed)}",
             f'Environment="{addresses.VARIABLE}={" ".join(reached.allowed)}"',
         ]
+    if settings.web is not None and settings.web.may_be_given_uploads:
+        # The web process gets the daemon's group for its socket, which may lie in the state: it passes, and lists nothing.
+        lines.append("StateDirectoryMode=0710")
     if credential:
         lines += [f"LoadCredential=aws:{CREDENTIALS}", "Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws"]
     return "\n".join([*lines, ""])

@@ -15,6 +15,8 @@ DROP_IN = Path("/etc/systemd/system/dicomwatchd-web.service.d/folders.conf")
 #: Keys that may read the archive and nothing else, as a shared credentials file (`[default]`), root's.
 CREDENTIALS = Path("/etc/dicomwatchd/web.credentials")
 USER = "dicomwatchd-web"
+#: The user and the group of the daemon.
+DAEMON = "dicomwatchd"
 
 
 def drop_in(settings: config.Config, source: Path, reached: Reach, *, credential: bool) -> str:
@@ -29,11 +31,25 @@ def drop_in(settings: config.Config, source: Path, reached: Reach, *, credential
     needed = [*archive_folders(settings), settings.socket_path]
     if not any(path.is_relative_to(settings.state_directory) for path in needed):
         lines.append(f'InaccessiblePaths="-{quoted(settings.state_directory)}"')
+    if settings.web is not None and settings.web.may_be_given_uploads:
+        # The group may use the daemon's socket, where this user is told apart (control.limited). systemd sets the mode
+        # of the state at each start, and with it its ACL's mask: by 0700 the daemon's entry would count for nothing.
+        lines += [f"SupplementaryGroups={DAEMON}", "StateDirectoryMode=0710"]
     if reached.allowed is not None:
         lines += ["IPAddressDeny=any", f"IPAddressAllow={' '.join(reached.allowed)}"]
     if credential:
         lines += [f"LoadCredential=aws:{CREDENTIALS}", "Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws"]
     return "\n".join([*lines, ""])
+
+
+def staging_acls(web: Web) -> list[tuple[Path, str]]:
+    """What setfacl(1) has to be told, as the web process' user, so that the daemon gets what is handed in and no more:
+    through the state and the staging folder it may pass, and neither list nor change them; the folder of an upload it
+    may read and empty. What it makes there the web process can take away."""
+    return [
+        (web.state, f"u:{DAEMON}:x"),
+        (web.staging, f"u:{DAEMON}:x,d:u:{DAEMON}:rwx,d:u:{USER}:rwx,d:g::-,d:o::-"),
+    ]
 
 
 def archive_folders(settings: config.Config) -> list[Path]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,9 +76,7 @@ def test_it_reads_the_archive_and_can_touch_nothing_else(lab: SystemdLab) -> Non
     assert "may connect" in lab.sh(FOLDERS).stdout
     drop_in = (lab.root / f"etc/systemd/system/{WEB}.service.d/folders.conf").read_text()
     assert "IPAddressAllow=127.0.0.0/8 ::1/128\n" in drop_in and "ReadWritePaths" not in drop_in
-    said = lab.sh("systemd-analyze", "security", "--no-pager", f"{WEB}.service").stdout
-    found = re.search(r"exposure level for \S+: ([0-9.]+)", said)
-    assert found is not None and float(found[1]) <= 1.2, said[-300:]
+    assert exposure(lab, WEB) <= 1.2
 
     lab.sh("systemctl", "start", WEB)
     assert show(lab, "ActiveState", WEB) == "active"
@@ -103,24 +105,118 @@ def test_it_reads_the_archive_and_can_touch_nothing_else(lab: SystemdLab) -> Non
     assert "the web process listens" in log and token not in log and f"/{ARCHIVE}" not in log
 
 
-def test_what_is_handed_in_goes_to_the_daemon(lab: SystemdLab) -> None:
-    """As the page does it, by the groups that docs/web.md names: from the process' own sandbox."""
-    lab.sh("usermod", "-aG", "dicomwatchd", WEB)
-    lab.sh("usermod", "-aG", WEB, "dicomwatchd")
+def test_what_is_handed_in_on_the_page_is_archived_and_gone(lab: SystemdLab) -> None:
+    """Each process in the sandbox of its own unit and as its own user, with nothing by hand but the archive's ACL."""
     lab.sh("install", "-d", "-o", "dicomwatchd", "-g", "dicomwatchd", "-m", "2770", "/srv/dicom")
+    # The lab's own disk is smaller than what the page leaves free.
+    owner = f"uid={lab.sh('id', '-u', WEB).stdout.strip()},gid={lab.sh('id', '-g', WEB).stdout.strip()}"
+    lab.sh("mount", "-t", "tmpfs", "-o", f"size=4g,mode=700,{owner}", "uploads", f"/var/lib/{WEB}")
+    put(lab, "etc/dicomwatchd/aws.credentials", "[default]\n")
+    lab.sh("chmod", "600", "/etc/dicomwatchd/aws.credentials")
+    lab.sh(FOLDERS)
+    assert lab.sh("id", "-nG", WEB).stdout.split() == [WEB] and lab.sh("id", "-nG", "dicomwatchd").stdout.split() == [
+        "dicomwatchd"
+    ]
     lab.sh("systemctl", "start", "dicomwatchd", WEB, timeout=60)
     with tempfile.TemporaryDirectory() as name:
-        [made] = Maker(9, Patient.marked("CANARY^JANE")).ct_series(Path(name), slices=1, rows=16, columns=16)
-        shutil.copy(made.path, lab.root / "srv/image.dcm")
-    pid = show(lab, "MainPID", WEB)
-    inside = ["nsenter", "--target", pid, "--mount", "--", "setpriv", "--reuid", WEB, "--regid", WEB, "--init-groups"]
-    folder = f"/var/lib/{WEB}/uploads/one"
-    lab.sh(*inside, "mkdir", "-p", "-m", "770", folder)
-    lab.sh(*inside, "cp", "/srv/image.dcm", f"{folder}/x")
-    lab.sh(*inside, "chmod", "640", f"{folder}/x")
-    lab.sh(*inside, CTL, "upload", folder, "--delete", "--wait", timeout=120)
-    assert lab.sh("ls", folder).stdout == ""
+        made = Maker(9, Patient.marked("CANARY^JANE")).ct_series(Path(name), slices=3, rows=16, columns=16)
+        files = {f"CT/{one.path.name}": one.path.read_bytes() for one in made}
+    token = lab.sh(CTL, "web", "token", "desk", "--role", "read", "--role", "upload").stdout.strip()
+    page = Page(lab, token)
+
+    upload = page.json("POST", "/uploads", b"{}")["upload"]
+    said = [
+        {"path": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "modified": 1}
+        for name, data in files.items()
+    ]
+    told = page.json("POST", f"/uploads/{upload}/files", json.dumps({"files": said}).encode())["files"]
+    for one, data in zip(told, files.values(), strict=True):
+        digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        put_there = f"/uploads/{upload}/files/{one['number']}?offset=0"
+        page.json("PUT", put_there, data, "-H", f"Content-Digest: sha-256=:{digest}:")
+    page.json("POST", f"/uploads/{upload}/finish", json.dumps({"files": len(files)}).encode())
+    wait_for(lambda: page.json("GET", f"/uploads/{upload}/state", b"")["ended"], 120, "the upload to end")
+
+    sentence = "All 3 files are verified in the archive. The local copies were deleted."
+    assert sentence in " ".join(page.get(f"/uploads/{upload}").split())
+    staging = f"/var/lib/{WEB}/uploads"
+    left = ["find", staging, "-type", "f", "!", "-name", "uploads.db*"]
+    assert lab.sh(*left).stdout == ""
+    wait_for(lambda: lab.sh("ls", f"{staging}/{upload}", check=False).returncode != 0, 60, "its folder to go")
+    [study] = json.loads(page.get("/dicom-web/studies", "application/dicom+json"))
+    assert study["0020000D"]["Value"] == [made[0].study_uid]
+    assert lab.sh("find", f"/{ARCHIVE}", "-path", f"*{made[0].study_uid}*", "-type", "f").stdout
+
+
+def test_neither_gets_more_of_the_other_than_it_needs(lab: SystemdLab) -> None:
+    """With the two of the test above at work."""
+    of_web, of_daemon = (within(lab, unit) for unit in (WEB, "dicomwatchd"))
+    of_state = lab.sh("find", "/var/lib/dicomwatchd", "!", "-name", "control.sock").stdout.splitlines()
+    assert {"/var/lib/dicomwatchd", "/var/lib/dicomwatchd/state.db"} < set(of_state), "this test would not notice"
+    for place in (*of_state, "/etc/dicomwatchd/aws.credentials"):
+        for look in ("cat", "touch") if (lab.root / place[1:]).is_file() else ("ls", "rmdir"):
+            assert lab.sh(*of_web, look, place, check=False).returncode, (look, place)
+    assert lab.sh(*of_web, CTL, "doctor", check=False).returncode
+    assert "the web process may not ask for that" in lab.sh(*of_web, CTL, "retry", "1.2.3", check=False).stderr
+    assert lab.sh(*of_web, CTL, "upload", "list").returncode == 0, "this test would not notice"
+
+    state = f"/var/lib/{WEB}"
+    for place in ("tokens.json", "access.sqlite", "uploads/uploads.db"):
+        assert lab.sh("ls", f"{state}/{place}").returncode == 0, "this test would not notice"
+        assert lab.sh(*of_daemon, "cat", f"{state}/{place}", check=False).returncode, place
+        assert lab.sh(*of_daemon, "rm", "-f", f"{state}/{place}", check=False).returncode, place
+    for place in (state, f"{state}/uploads"):
+        assert lab.sh(*of_daemon, "ls", place, check=False).returncode, place
+        assert lab.sh(*of_daemon, "touch", f"{place}/x", check=False).returncode, place
+    # By its path, as after a restart of the machine: it gets through to what is handed in, and may empty that.
+    lab.sh(*of_web, "mkdir", "-m", "770", f"{state}/uploads/two")
+    lab.sh(*of_web, "touch", f"{state}/uploads/two/x")
+    lab.sh(*of_daemon, "rm", f"{state}/uploads/two/x")
+    lab.sh(*of_web, "rmdir", f"{state}/uploads/two")
+    for unit, most in ((WEB, 1.2), ("dicomwatchd", 1.5)):
+        assert exposure(lab, unit) <= most, unit
     lab.sh("systemctl", "stop", "dicomwatchd", WEB, timeout=120)
+
+
+class Page:
+    """A browser in which somebody has logged in, and what the page's script asks for, from inside the lab, which has a
+    loopback of its own."""
+
+    def __init__(self, lab: SystemdLab, token: str) -> None:
+        self._lab = lab
+        (lab.root / "srv/sent").touch()
+        self._asked("/login")
+        self._asked("/login", "--data-urlencode", f"token={token}", "--data-urlencode", "next=/uploads")
+
+    def json(self, method: str, path: str, body: bytes, *options: str) -> Any:
+        (self._lab.root / "srv/sent").write_bytes(body)
+        sent = [] if method == "GET" else ["--data-binary", "@/srv/sent"]
+        return json.loads(self._asked(path, "-X", method, "-H", "Accept: application/json", *sent, *options))
+
+    def get(self, path: str, kind: str = "text/html") -> str:
+        return self._asked(path, "-H", f"Accept: {kind}")
+
+    def _asked(self, path: str, *options: str) -> str:
+        known = ["--cookie", "/srv/cookies", "--cookie-jar", "/srv/cookies", "-H", "Sec-Fetch-Site: same-origin"]
+        return self._lab.sh("curl", "--silent", "--show-error", "--fail-with-body", *known, *options, URL + path).stdout
+
+
+def within(lab: SystemdLab, unit: str) -> list[str]:
+    """Begins a command that sees and may what the unit's process does."""
+    pid = show(lab, "MainPID", unit)
+    groups = lab.sh("grep", "^Groups:", f"/proc/{pid}/status").stdout.split()[1:]
+    return [
+        *("nsenter", "--target", pid, "--mount", "--", "setpriv", "--reuid", unit, "--regid", unit),
+        *(("--groups", ",".join(groups)) if groups else ("--clear-groups",)),
+        "--bounding-set=-all",
+    ]
+
+
+def exposure(lab: SystemdLab, unit: str) -> float:
+    said = lab.sh("systemd-analyze", "security", "--no-pager", f"{unit}.service").stdout
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", said)
+    assert found is not None, said[-300:]
+    return float(found[1])
 
 
 def test_a_hung_process_is_killed(lab: SystemdLab) -> None:

@@ -53,7 +53,7 @@ def parts_of(parts: Parts, *, has_viewer: bool) -> PageParts:
         audit=parts.audit,
         daemon=ControlClient(parts.config.socket_path),
         destinations={one.name: of_settings(one) for one in parts.config.destinations},
-        staging=parts.web.state / "uploads",
+        staging=parts.web.staging,
         scratch=Path(gettempdir()),
         threads=parts.threads,
         clock=parts.clock,

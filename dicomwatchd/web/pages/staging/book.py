@@ -122,6 +122,12 @@ class Book:
         """Raises StateFailed."""
         self._lock = threading.RLock()
         try:
+            # Under a default ACL the umask takes nothing away, and what is in here is nobody else's.
+            path.touch(mode=0o600)
+            path.chmod(0o600)
+        except OSError as error:
+            raise StateFailed("the list of uploads cannot be opened", code="staging") from error
+        try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
