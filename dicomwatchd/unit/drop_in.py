@@ -213,7 +213,7 @@ def drop_in(settings: config.Config, source: Path, reached: Reach, *, asked: str
             f'Environment="{addresses.VARIABLE}={" ".join(reached.allowed)}"',
         ]
     if settings.web is not None and settings.web.may_be_given_uploads:
-        # The web process gets the daemon's group for its socket, which may lie in the state: it passes, and lists nothing.
+        # The web process gets the daemon's group for its socket, which may lie in the state: it lists nothing there.
         lines.append("StateDirectoryMode=0710")
     if credential:
         lines += [f"LoadCredential=aws:{CREDENTIALS}", "Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws"]

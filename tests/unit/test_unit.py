@@ -14,7 +14,7 @@ from dicomwatchd import config
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.config_metrics import Metrics
 from dicomwatchd.errors import OutOfReach
-from dicomwatchd.unit import addresses, drop_in
+from dicomwatchd.unit import addresses, drop_in, web_drop_in
 from dicomwatchd.unit.addresses import Address, Filter
 from dicomwatchd.unit.drop_in import Reach, Service
 
@@ -214,3 +214,23 @@ def test_the_error_says_that_the_filter_drops_what_goes_there() -> None:
     assert "check endpoint_url" in said["127.0.0.1"]
     away = aws.translate(ConnectionRefusedError(), operation="list", endpoint="s3 at aws:eu-central-1")
     assert isinstance(away, OutOfReach)
+
+
+@pytest.mark.parametrize(
+    ("web", "is_given"),
+    [
+        ({"tokens": True}, True),
+        ({"proxy": {"addresses": ["10.0.0.9"]}, "roles": {"upload": ["radiology"]}}, True),
+        ({"proxy": {"addresses": ["10.0.0.9"]}, "roles": {"read": ["radiology"]}}, False),
+        (None, False),
+    ],
+)
+def test_the_two_units_meet_only_where_somebody_may_hand_in(web: dict[str, object] | None, is_given: bool) -> None:
+    found = config.parse({**settings(None, None).model_dump(mode="json"), "web": web})
+    source, reached = Path("/etc/dicomwatchd/config.yaml"), Reach(None, "-")
+    of_daemon = drop_in.drop_in(found, source, reached, credential=False).splitlines()
+    of_web = web_drop_in.drop_in(found, source, reached, credential=False).splitlines()
+    assert ('ReadWritePaths="-/var/lib/dicomwatchd-web/uploads"' in of_daemon) is is_given
+    assert ("StateDirectoryMode=0710" in of_daemon) is is_given
+    assert ("SupplementaryGroups=dicomwatchd" in of_web) is is_given
+    assert ("StateDirectoryMode=0710" in of_web) is is_given
