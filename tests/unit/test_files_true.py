@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from dicomwatchd import config, config_text
+from dicomwatchd.config_web import Web
 from dicomwatchd.unit import drop_in as unit_drop_in
 from dicomwatchd.unit import web_drop_in
 from dicomwatchd.unit.addresses import LOOPBACK
@@ -194,7 +195,9 @@ def test_the_web_unit(tmp_path: Path) -> None:
     path.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text))
     drop_in = tmp_path / f"{path.name}.d" / "folders.conf"
     drop_in.parent.mkdir()
-    sample = config.load(SAMPLE)
+    sample = config.load(SAMPLE).model_copy(
+        update={"web": Web.model_validate({"tokens": True})}
+    )  # somebody may hand in
     for allowed, at_most in (((*LOOPBACK, "10.1.2.3"), WEB_EXPOSURE_AT_MOST), (None, WEB_EXPOSURE_AT_AMAZON)):
         drop_in.write_text(web_drop_in.drop_in(sample, SAMPLE, unit_drop_in.Reach(allowed, "-"), credential=True))
         done = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True)
