@@ -9,7 +9,7 @@ import struct
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -486,8 +486,18 @@ def test_after_a_failure_nothing_more_is_done_and_all_is_told(tmp_path: Path) ->
     assert missing.failed is not None and "No such file" in missing.failed.told.detail
 
 
+@pytest.fixture
+def not_under_nohup() -> Iterator[None]:
+    """Whatever this test is run by: SIGHUP and SIGTERM as a shell leaves them."""
+    before = {one: signal.signal(one, signal.SIG_DFL) for one in (signal.SIGHUP, signal.SIGTERM)}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+@pytest.mark.usefixtures("not_under_nohup")
 def test_a_signal_that_ends_a_program_lets_it_stop_what_it_has_started() -> None:
-    stopped, before = list[int](), [signal.getsignal(one) for one in (signal.SIGHUP, signal.SIGTERM)]
+    stopped = list[int]()
 
     def work(number: int) -> None:
         try:
@@ -501,13 +511,10 @@ def test_a_signal_that_ends_a_program_lets_it_stop_what_it_has_started() -> None
             work(number)
         assert ended.value.code == 128 + number
     assert stopped == [signal.SIGHUP, signal.SIGTERM]
-    assert [signal.getsignal(one) for one in (signal.SIGHUP, signal.SIGTERM)] == before
+    assert [signal.getsignal(one) for one in (signal.SIGHUP, signal.SIGTERM)] == [signal.SIG_DFL, signal.SIG_DFL]
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with ended_by_signals():  # as under nohup
-            os.kill(os.getpid(), signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before[0])
+    with ended_by_signals():  # as under nohup
+        os.kill(os.getpid(), signal.SIGHUP)
 
 
 def test_a_dry_run_does_nothing_and_says_what_is_needed(tmp_path: Path) -> None:
