@@ -122,7 +122,7 @@ class Site:
 
     def start(self) -> None:
         self.launch()
-        self.wait_for((self.state / "control.sock").exists, 90, "the daemon to be ready")
+        self.wait_for((self.state / "control.sock").exists, 240, "the daemon to be ready")
 
     def launch(self) -> None:
         """Without waiting for it."""
