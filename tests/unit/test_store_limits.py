@@ -31,6 +31,8 @@ from tests.unit.memory_archive import MemoryStore
 
 KIB, MIB = 1024, 1024**2
 ZEROS = bytes(64 * KIB)
+#: What tells a limit in bytes from none: without one a test would last until the limit in time.
+ENOUGH_BYTES = 256 * MIB
 STUDY = Uid("1.2.3")
 
 
@@ -186,7 +188,7 @@ def test_a_listing_without_end(with_fast_path: bool, chunked: bool) -> None:
     """Before, by way of botocore: as much memory as the answer has."""
     first = head(None, "Transfer-Encoding: chunked") if chunked else head(16 << 30)
     body = b"10000\r\n" + ZEROS + b"\r\n" if chunked else ZEROS
-    with lying(first, with_fast_path=with_fast_path, body=body) as (store, server):
+    with lying(first, with_fast_path=with_fast_path, body=body, most_bytes=ENOUGH_BYTES) as (store, server):
         with pytest.raises(DicomwatchdError):
             list(store.listing("a/"))
         assert server.sent_bytes < 200 * MIB, "three attempts"
@@ -194,7 +196,7 @@ def test_a_listing_without_end(with_fast_path: bool, chunked: bool) -> None:
 
 def test_items_of_a_table_without_end() -> None:
     with ExitStack() as stack:
-        server = stack.enter_context(closing(Endless(head(16 << 30))))
+        server = stack.enter_context(closing(Endless(head(16 << 30), most_bytes=ENOUGH_BYTES)))
         settings = DynamoDBSettings(
             kind="dynamodb",
             table="table",
