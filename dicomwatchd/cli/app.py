@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,6 +78,7 @@ class Root(LazyGroup):
         """Run, and leave with a documented exit code. A command returns its code, or None for 0."""
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
         except click.ClickException as error:
             error.show()
             if hint := _hint(error):
@@ -91,8 +93,16 @@ class Root(LazyGroup):
             if error.errno not in _NO_ROOM:
                 raise
             output.note(f"the answer cannot be written whole: {os.strerror(error.errno or 0)}")
+            _give_up_the_rest()
             code = exits.NO
         sys.exit(code or exits.OK)
+
+
+def _give_up_the_rest() -> None:
+    """What is still to be written would be tried once more when the interpreter ends, which changes the exit code."""
+    with suppress(OSError, ValueError):  # there may be no file behind it
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
 
 
 def _hint(error: click.ClickException) -> str:

@@ -57,6 +57,9 @@ mon data avail crit = 1
 # a lone mon has nobody to wait for; with the default of a second each, start and the making of pools crawl
 paxos propose interval = 0.05
 paxos min wait = 0.02
+# nobody but itself says that it is alive: after a stall of the machine longer than the lease made of this (16 s by
+# default) its placement groups stay "laggy", and every request waits for ever
+osd heartbeat grace = 600
 osd objectstore = bluestore
 bluestore block create = true
 # a sparse file
