@@ -558,8 +558,9 @@ def test_a_machine_is_cloned(world: World) -> None:
     original.type("systemctl stop dicomwatchd")
     clone.type("systemctl restart dicomwatchd")
     told(clone, "audit-cut", "the audit chain does not match its published checkpoint")
+    # That an entry is another one; or, where the clone has deleted less, that its chain ends too early.
     clone.site.wait_for(
-        lambda: "the audit chain has changed: its entry" in clone.type("dicomwatchctl status"), 30, "the problem"
+        lambda: "the audit chain has changed: " in clone.type("dicomwatchctl status"), 60, "the problem"
     )
     original.start()
     for step in recipe("clone"):
