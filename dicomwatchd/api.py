@@ -30,11 +30,11 @@ from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY
 from dicomwatchd.control.client import ControlClient
-from dicomwatchd.errors import ColdObject, CredentialsRefused, Permanent, StudyNotFound, Transient
+from dicomwatchd.errors import CredentialsRefused, Permanent, StudyNotFound, Transient
 from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, by_uid, look_up
 from dicomwatchd.fetch.cold import NOTHING_COLD, find, not_there_yet
 from dicomwatchd.fetch.plan import Found, of_series
-from dicomwatchd.fetch.sources import BadObject, chunks, sources
+from dicomwatchd.fetch.sources import BadObject, Source, chunks, first_right
 from dicomwatchd.model import Uid
 from dicomwatchd.patients import Identity, Order
 
@@ -114,20 +114,14 @@ class Instance:
         Raises Permanent (code "bad-object") where the store has these bytes nowhere, ColdObject (code "cold-storage")
         where they must be restored first, Transient.
         """
-        trouble: Permanent | None = None
-        for source in sources(self._store, self.study_uid, self._places):
-            try:
-                data = b"".join(chunks(self._store, source))
-            except ColdObject as error:
-                trouble = error
-                continue
-            except BadObject as error:
-                trouble = trouble or error
-                continue
+
+        def whole(source: Source) -> bytes:
+            data = b"".join(chunks(self._store, source))
             if len(data) == source.item.size_bytes and hashlib.sha256(data).hexdigest() == self.sha256:
                 return data
-            trouble = trouble or BadObject("the stored object's bytes differ from the recorded ones")
-        raise trouble or BadObject("nothing in the store could be read")
+            raise BadObject("the stored object's bytes differ from the recorded ones")
+
+        return first_right(self._store, self.study_uid, self._places, whole)
 
     def dataset(self) -> Dataset:
         """The same as a pydicom data set, file meta information included; pixels are decoded when they are asked for.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.stores.port import Chunk, ObjectStore
 from dicomwatchd.errors import ColdObject, DicomwatchdError, NoSuchObject, Permanent
 from dicomwatchd.model import Uid
+
+T = TypeVar("T")
 
 
 class BadObject(Permanent):
@@ -61,16 +63,37 @@ def _others(store: ObjectStore, study: Uid, item: ManifestInstance) -> Iterator[
             yield Source(item, found.key, None, 0)
 
 
+def first_right(store: ObjectStore, study: Uid, places: Iterable[ManifestInstance], read: Callable[[Source], T]) -> T:
+    """What ``read`` gives of the first source where it raises neither BadObject nor ColdObject. Where it raises one of
+    them everywhere: ColdObject if any was that, for it is to be had once it was restored, and else the first."""
+    trouble: Permanent | None = None
+    for source in sources(store, study, places):
+        try:
+            return read(source)
+        except ColdObject as error:
+            trouble = error
+        except BadObject as error:
+            trouble = trouble or error
+    raise trouble or BadObject("nothing in the store could be read")
+
+
 def chunks(store: ObjectStore, source: Source, buffer: memoryview | None = None) -> Iterator[Chunk]:
-    """The store's chunks; what the store says of the object in particular becomes BadObject, but for ColdObject: that
-    is to be had once it was restored. Raises Transient, too."""
+    """All of the instance, as `part` reads it."""
     # All that an object of its own has is read: it may be longer than the instance.
     length_bytes = source.item.size_bytes if keys.is_bundle(source.key) else None
+    return part(store, source, 0, length_bytes, buffer)
+
+
+def part(
+    store: ObjectStore, source: Source, offset_bytes: int, length_bytes: int | None, buffer: memoryview | None = None
+) -> Iterator[Chunk]:
+    """The store's chunks from ``offset_bytes`` of the instance on; what the store says of the object in particular
+    becomes BadObject, but for ColdObject: that is to be had once it was restored. Raises Transient, too."""
     try:
         yield from store.read(
             source.key,
             source.version_id,
-            offset_bytes=source.offset_bytes,
+            offset_bytes=source.offset_bytes + offset_bytes,
             length_bytes=length_bytes,
             buffer=buffer,
         )

@@ -14,12 +14,12 @@ from typing import TypeVar
 from dicomwatchd.archive.layout.bundle import pieces
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import ColdObject, DicomwatchdError, Fatal, Stopping, Transient
-from dicomwatchd.fetch.sources import BadObject, Source, chunks, sources
+from dicomwatchd.errors import DicomwatchdError, Fatal, Stopping, Transient
+from dicomwatchd.fetch.sources import BadObject, Source, chunks, first_right
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 from dicomwatchd.series.document import Entry, Known, shared
-from dicomwatchd.series.extract import Extracted, extract
+from dicomwatchd.series.extract import extract
 from dicomwatchd.series.values import Seen
 
 _T = TypeVar("_T")
@@ -168,22 +168,11 @@ def _read(
     seen: Seen,
     patience: Patience,
 ) -> Entry:
-    trouble: DicomwatchdError | None = None
-    for source in sources(store, study, places):
-
-        def read(source: Source = source) -> Extracted:
-            return extract(chunks(store, source), item.size_bytes, item.transfer_syntax_uid, seen)
-
-        try:
-            found = patience(read)
-        except ColdObject as error:
-            trouble = error
-            continue
-        except BadObject as error:
-            trouble = trouble or error
-            continue
+    def read(source: Source) -> Entry:
+        found = patience(lambda: extract(chunks(store, source), item.size_bytes, item.transfer_syntax_uid, seen))
         progress(found.size_bytes)
         if found.sha256 == item.sha256 and found.size_bytes == source.item.size_bytes:
             return Entry.of(item, found)
-        trouble = trouble or BadObject("the stored object's SHA-256 is not the recorded one")
-    raise trouble or BadObject("nothing in the store could be read")
+        raise BadObject("the stored object's SHA-256 is not the recorded one")
+
+    return first_right(store, study, places, read)

@@ -16,9 +16,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +25,10 @@ from dicomwatchd import __version__
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.layout.instance import ManifestInstance
-from dicomwatchd.archive.layout.manifest import Manifest
-from dicomwatchd.archive.layout.variants import Grade, Variants
-from dicomwatchd.archive.stores.port import ObjectStore, StoredObject
-from dicomwatchd.errors import ColdObject, DicomwatchdError, Fatal, Permanent, Stopping, Transient
+from dicomwatchd.archive.stores.port import Chunk, ObjectStore, StoredObject
+from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.fetch.plan import Doubts, Found, look_up
-from dicomwatchd.fetch.sources import BadObject, Source, chunks, sources
+from dicomwatchd.fetch.sources import BadObject, Source, chunks, first_right, part
 from dicomwatchd.fetch.spool import Spool
 from dicomwatchd.model import Uid
 from dicomwatchd.series import objects
@@ -40,6 +37,7 @@ from dicomwatchd.series.document import Entry, Known, SeriesDocument, name_of
 from dicomwatchd.series.extract import Bulk, extract, pass_file_meta
 from dicomwatchd.series.forward import Forward, inflated
 from dicomwatchd.series.pixels import Frame
+from dicomwatchd.series.shown import Instance, SeriesObject, as_of, entries_of, series_of
 from dicomwatchd.series.unreadable import Unreadable
 
 #: What lies between two frames that are read together is read, too: up to here that costs less than a request.
@@ -55,94 +53,6 @@ _STUDIES_KEPT = 64
 _INSTANCES_KEPT = 12_000
 _FRAMES_OF_ONE = 25
 _TRIED_AGAIN_SECONDS = 60.0
-
-
-class Standing(StrEnum):
-    """What an instance is worth. SOUND: nothing is known against it. DAMAGED: it came damaged, or incomplete.
-    CONFLICTING: the archive holds other contents of its SOP Instance UID, and this one may not be what was meant.
-    UNKNOWN: found again in the store, without its particulars. No viewer may show any but SOUND without saying so."""
-
-    SOUND = "sound"
-    DAMAGED = "damaged"
-    CONFLICTING = "conflicting"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """A SOP Instance of a series, in one of its contents. ``entry`` is what is derived of it, None where it could not
-    be read: then ``trouble`` says why.
-
-    ``others`` are the SHA-256 sums of the other contents that the archive holds of its SOP Instance UID, in any series.
-    """
-
-    study_uid: Uid
-    item: ManifestInstance
-    standing: Standing
-    entry: Entry | None
-    others: tuple[str, ...] = ()
-    trouble: DicomwatchdError | None = None
-    places: tuple[ManifestInstance, ...] = field(default=(), repr=False)
-
-    @property
-    def sop_instance_uid(self) -> Uid:
-        return self.item.sop_instance_uid
-
-    @property
-    def series_uid(self) -> Uid:
-        return self.item.series_uid
-
-    @property
-    def transfer_syntax_uid(self) -> str:
-        return self.entry.transfer_syntax_uid if self.entry is not None else self.item.transfer_syntax_uid
-
-    @property
-    def attributes(self) -> Mapping[str, dict[str, object]]:
-        """DICOM JSON (PS3.18 Annex F) without bulk data; empty of one that could not be read."""
-        return {} if self.entry is None else self.entry.attributes
-
-    @property
-    def number_of_frames(self) -> int:
-        """That can be had one by one; 0 where none can, and `why_no_frames` says why."""
-        pixels = None if self.entry is None else self.entry.pixels
-        return 0 if pixels is None else len(pixels.frames)
-
-    @property
-    def why_no_frames(self) -> str:
-        if self.entry is None:
-            return "the instance could not be read" if self.trouble is None else self.trouble.message
-        return "it has no pixel data" if self.entry.pixels is None else self.entry.pixels.why_not
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesObject:
-    """``instances`` are those that are shown, one for each SOP Instance UID, in the order of the UIDs; ``beside`` are
-    the other contents of those UIDs that this series has.
-
-    Which is shown: one that is not damaged before one that is; of several the one that was archived last, for a
-    correction comes after what it corrects. It is said to be conflicting unless all are one data set.
-
-    ``is_stored``: it is as the store has it, and not derived just now. ``by_content``: ``instances`` and ``beside`` by
-    SOP Instance UID and SHA-256."""
-
-    study_uid: Uid
-    series_uid: Uid
-    name: str
-    instances: tuple[Instance, ...]
-    beside: tuple[Instance, ...] = ()
-    is_stored: bool = False
-    by_content: Mapping[tuple[Uid, str], Instance] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        found = {(one.sop_instance_uid, one.item.sha256): one for one in (*self.beside, *self.instances)}
-        object.__setattr__(self, "by_content", found)
-
-    def instance(self, sop_instance_uid: str) -> Instance:
-        """Raises Permanent (code "instance-not-found")."""
-        found = next((one for one in self.instances if one.sop_instance_uid == sop_instance_uid), None)
-        if found is None:
-            raise Permanent("the series has no such instance", code="instance-not-found")
-        return found
 
 
 @dataclass(slots=True)
@@ -255,12 +165,12 @@ class SeriesReader:
         with building:  # whoever comes second finds it made
             with self._lock:
                 cached = self._series.get((study, series))
-            before: Mapping[Known, Entry] = {} if cached is None else _entries_of(cached.series)
+            before: Mapping[Known, Entry] = {} if cached is None else entries_of(cached.series)
             if cached is None or cached.series.name != name or self._is_to_be_tried_again(cached):
                 made = self._made(found, series, items, name, before)
                 cached = _CachedSeries(made, found, self._monotonic())
             elif cached.found is not found:
-                cached = _CachedSeries(_as_of(cached.series, found), found, cached.made_at)
+                cached = _CachedSeries(as_of(cached.series, found), found, cached.made_at)
             self._keep(study, series, cached)
             return cached.series
 
@@ -281,7 +191,7 @@ class SeriesReader:
         if self._stored and (study, series) not in self._distrusted:
             stored = objects.find(self._store, study, series, items)
         if stored.document is not None:
-            return _series_of(found, series, items, name, stored.document.entries, {}, is_stored=True)
+            return series_of(found, series, items, name, stored.document.entries, {}, is_stored=True)
         with self._executor(self._threads) as pool:
             derived = derive(
                 self._store,
@@ -297,7 +207,7 @@ class SeriesReader:
             # Whoever may read alone writes nothing, and a store in trouble has told that already.
             with suppress(Transient, Permanent):
                 objects.write(self._store, document, name, found.manifest.revision, stored.attempt)
-        return _series_of(found, series, items, name, derived.entries, derived.failed, is_stored=False)
+        return series_of(found, series, items, name, derived.entries, derived.failed, is_stored=False)
 
     def _keep(self, study: Uid, series: Uid, cached: _CachedSeries) -> None:
         with self._lock:
@@ -402,41 +312,28 @@ class SeriesReader:
 
     def _spooled(self, instance: Instance, frame: Frame) -> Iterator[Iterable[bytes]]:
         """One frame, of any size. Of a deflated file all of it is read and compared: nothing else can be done."""
-        spool = Spool(frame.size_bytes, self._directory)
         begin, end = _span([frame])
+        with ExitStack() as stack:
+            spool = stack.enter_context(closing(Spool(frame.size_bytes, self._directory)))
 
-        def read(source: Source) -> None:
-            _fill(spool, Forward(self._range(source, begin, end), sha256="?"), begin, frame)
+            def read(source: Source) -> None:
+                _fill(spool, Forward(self._range(source, begin, end), sha256="?"), begin, frame)
 
-        try:
             if instance.entry is not None and instance.entry.is_deflated:
                 _fill(spool, Forward(_inflated(Forward(self.file(instance)), instance), sha256="?"), 0, frame)
             else:
                 self._from_somewhere(instance, read)
-        except BaseException:
-            spool.close()
-            raise
+            stack.pop_all()  # it is closed by who takes it
         return _in_pieces(spool)
 
-    def _range(self, source: Source, begin: int, end: int) -> Iterator[bytes | memoryview]:
-        return self._store.read(
-            source.key, source.version_id, offset_bytes=source.offset_bytes + begin, length_bytes=end - begin
-        )
+    def _range(self, source: Source, begin: int, end: int) -> Iterator[Chunk]:
+        return part(self._store, source, begin, end - begin)
 
     def _from_somewhere(self, instance: Instance, read: Callable[[Source], None]) -> None:
         """From the first of its places where that goes well. Raises BadObject, ColdObject, Transient."""
-        trouble: DicomwatchdError | None = None
-        for source in sources(self._store, instance.study_uid, instance.places):
-            try:
-                self._patience(partial(read, source))
-                return
-            except (Fatal, Stopping):
-                raise
-            except ColdObject as error:
-                trouble = error
-            except Permanent as error:
-                trouble = trouble or (error if isinstance(error, BadObject) else BadObject(error.message))
-        raise trouble or BadObject("nothing in the store could be read")
+        first_right(
+            self._store, instance.study_uid, instance.places, lambda source: self._patience(partial(read, source))
+        )
 
 
 def _frames_of(instance: Instance, numbers: Sequence[int]) -> list[Frame]:
@@ -512,78 +409,3 @@ def _together(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
         group.append(frame)
     if group:
         yield group
-
-
-def _series_of(
-    found: Found,
-    series: Uid,
-    items: Sequence[ManifestInstance],
-    name: str,
-    entries: Mapping[Known, Entry],
-    failed: Mapping[Known, DicomwatchdError],
-    *,
-    is_stored: bool,
-) -> SeriesObject:
-    manifest = found.manifest
-    variants = {one.sop_instance_uid: one for one in manifest.variants}
-    by_uid: dict[Uid, list[Instance]] = {}
-    for item in items:
-        known = item.sop_instance_uid, item.sha256
-        by_uid.setdefault(item.sop_instance_uid, []).append(
-            Instance(
-                manifest.study_uid,
-                item,
-                _standing(item, variants.get(item.sop_instance_uid)),
-                entries.get(known),
-                trouble=failed.get(known),
-                places=(item, *found.elsewhere.get(item.content, ())),
-            )
-        )
-    contents = _contents(manifest, by_uid)
-    shown, beside = [], []
-    for uid in sorted(by_uid):
-        first, *rest = sorted(by_uid[uid], key=_rank, reverse=True)
-        named = [
-            replace(one, others=tuple(sorted(contents[uid] - {one.item.sha256}))) if len(contents[uid]) > 1 else one
-            for one in (first, *rest)
-        ]
-        shown.append(named[0])
-        beside += named[1:]
-    return SeriesObject(manifest.study_uid, series, name, tuple(shown), tuple(beside), is_stored)
-
-
-def _contents(manifest: Manifest, wanted: Mapping[Uid, object]) -> dict[Uid, set[str]]:
-    contents: dict[Uid, set[str]] = {}
-    for item in manifest.instances:
-        if item.sop_instance_uid in wanted:
-            contents.setdefault(item.sop_instance_uid, set()).add(item.sha256)
-    return contents
-
-
-def _standing(item: ManifestInstance, variants: Variants | None) -> Standing:
-    if item.damage:
-        return Standing.DAMAGED
-    if variants is not None and variants.grade is not Grade.SAME_DATA_SET:
-        return Standing.CONFLICTING
-    return Standing.UNKNOWN if item.is_found_again else Standing.SOUND
-
-
-def _rank(one: Instance) -> tuple[bool, bool, str, str]:
-    """The highest is shown."""
-    return one.standing is not Standing.DAMAGED, one.entry is not None, one.item.stored_at, one.item.sha256
-
-
-def _entries_of(known: SeriesObject) -> dict[Known, Entry]:
-    return {one.entry.known: one.entry for one in (*known.instances, *known.beside) if one.entry is not None}
-
-
-def _as_of(known: SeriesObject, found: Found) -> SeriesObject:
-    """With what the manifest says now: a later revision may know of damage, or of other contents in other series."""
-    entries = _entries_of(known)
-    failed = {
-        (one.sop_instance_uid, one.item.sha256): one.trouble
-        for one in (*known.instances, *known.beside)
-        if one.trouble is not None
-    }
-    items = [item for item in found.manifest.instances if item.series_uid == known.series_uid]
-    return _series_of(found, known.series_uid, items, known.name, entries, failed, is_stored=known.is_stored)

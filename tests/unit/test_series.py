@@ -20,7 +20,8 @@ from dicomwatchd.model import Uid
 from dicomwatchd.series import objects
 from dicomwatchd.series.building import Patience
 from dicomwatchd.series.document import BadSeriesObject, SeriesDocument, name_of
-from dicomwatchd.series.reader import SeriesReader, Standing
+from dicomwatchd.series.reader import SeriesReader
+from dicomwatchd.series.standing import Standing
 from tests.synthetic import Made, Maker
 from tests.unit.memory_archive import MemoryStore, archive, instance
 

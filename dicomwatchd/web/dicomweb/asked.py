@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import Uid
-from dicomwatchd.series.reader import Standing
+from dicomwatchd.series.standing import Standing
 from dicomwatchd.web.dicomweb import errors
 from dicomwatchd.web.dicomweb.errors import NotFound, Unsound
 from dicomwatchd.web.dicomweb.reading import ArchiveReader

@@ -16,7 +16,7 @@ from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.errors import StudyNotFound
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity, Order, two_patients
-from dicomwatchd.series.reader import Standing
+from dicomwatchd.series.standing import Standing
 from dicomwatchd.web.dicomweb import matching
 from dicomwatchd.web.dicomweb.errors import TooMuch
 from dicomwatchd.web.dicomweb.matching import Condition, Search

@@ -16,7 +16,9 @@ from dicomwatchd.errors import ColdObject, DicomwatchdError, Permanent
 from dicomwatchd.fetch.plan import Found
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.series.extract import Bulk
-from dicomwatchd.series.reader import Instance, SeriesReader, Standing
+from dicomwatchd.series.reader import SeriesReader
+from dicomwatchd.series.shown import Instance
+from dicomwatchd.series.standing import Standing
 from dicomwatchd.web.dicomweb import standing
 from dicomwatchd.web.dicomweb.errors import NotFound, Unsound
 from dicomwatchd.web.dicomweb.standing import HeldInstance, HeldStudy

@@ -9,10 +9,9 @@ from itertools import groupby
 
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
-from dicomwatchd.archive.layout.variants import Grade
 from dicomwatchd.model import Uid
 from dicomwatchd.patients import two_patients
-from dicomwatchd.series.reader import Standing
+from dicomwatchd.series.standing import Standing, standing_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +50,9 @@ def of_manifest(manifest: Manifest, instances: Iterable[HeldInstance]) -> HeldSt
 
 
 def entries(manifest: Manifest) -> Iterator[tuple[HeldInstance, ManifestInstance]]:
-    """Each with the content that stands for it, chosen as `series.reader` does: a whole one where there is one, and the
+    """Each with the content that stands for it, chosen as `series.shown` does: a whole one where there is one, and the
     one that was archived last."""
-    disputed = {one.sop_instance_uid for one in manifest.variants if one.grade is not Grade.SAME_DATA_SET}
+    variants = {one.sop_instance_uid: one for one in manifest.variants}
     by_name = sorted(manifest.instances, key=lambda item: item.content)
     for (series, sop_instance), items in groupby(by_name, key=lambda item: item.content[:2]):
         item = max(items, key=lambda item: (not item.damage, item.stored_at, item.sha256))
@@ -65,15 +64,7 @@ def entries(manifest: Manifest) -> Iterator[tuple[HeldInstance, ManifestInstance
                 item.transfer_syntax_uid,
                 item.size_bytes,
                 item.sha256,
-                _standing(item, is_disputed=sop_instance in disputed),
+                standing_of(item, variants.get(sop_instance)),
             ),
             item,
         )
-
-
-def _standing(item: ManifestInstance, *, is_disputed: bool) -> Standing:
-    if item.damage:
-        return Standing.DAMAGED
-    if is_disputed:
-        return Standing.CONFLICTING
-    return Standing.UNKNOWN if item.is_found_again else Standing.SOUND
