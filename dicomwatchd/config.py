@@ -36,7 +36,7 @@ from dicomwatchd import (
 )
 from dicomwatchd.character_sets import USABLE_WHEN_MISSING, corrected
 from dicomwatchd.config_drill import RestoreDrill
-from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
+from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, plain_path, problem, read_file
 from dicomwatchd.dicom_addresses import address_of, is_ae_title
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.resolved_paths import ResolvedPath
@@ -76,15 +76,7 @@ _LONGEST_SECONDS = 100 * 366 * 86400
 _SOCKET_PATH_MAX_BYTES = 107
 
 
-def _plain_path(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError("must be an absolute path")
-    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(path)):
-        raise ValueError("must not hold control characters")
-    return path
-
-
-AbsolutePath = Annotated[Path, AfterValidator(_plain_path)]
+AbsolutePath = Annotated[Path, AfterValidator(plain_path)]
 # Strict: a quoted number is as likely a slip as not, and "yes" must not open the door to plain http.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 WholeNumber = Annotated[int, Field(strict=True)]
@@ -651,7 +643,7 @@ def _named_folders(data: dict[Any, Any]) -> Iterator[tuple[str, Path]]:
     for where, given in named:
         if isinstance(given, str | Path):
             with suppress(ValueError):
-                yield where, _plain_path(Path(given))
+                yield where, plain_path(Path(given))
 
 
 def _missing_folders(

@@ -50,21 +50,10 @@ def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
     metrics = data.get("metrics")
     if not isinstance(metrics, dict):
         return
-    listen = metrics.get("listen", DEFAULT_LISTEN)
-    try:
-        address, port = config_receiver.address_and_port(listen) if isinstance(listen, str) else (None, 0)
-    except ValueError:
+    found = config_receiver.listens_at(metrics, DEFAULT_LISTEN)
+    if found is None:
         return
-    if address is None:
-        return
-    if not address.is_loopback and not metrics.get("allow"):
+    if not found[0].is_loopback and not metrics.get("allow"):
         yield "metrics.allow", "is missing: whoever reaches this address could read the figures; name who may"
-    given = data.get("receivers")
-    for index, receiver in enumerate(given if isinstance(given, list | tuple) else []):
-        other = receiver.get("listen", config_receiver.DEFAULT_LISTEN) if isinstance(receiver, dict) else None
-        try:
-            theirs = config_receiver.address_and_port(other) if isinstance(other, str) else (address, 0)
-        except ValueError:
-            continue
-        if theirs[1] == port and (theirs[0] == address or theirs[0].is_unspecified or address.is_unspecified):
-            yield "metrics.listen", f"has the port of receivers[{index}]"
+    for where in config_receiver.receivers_at_port_of(data, *found):
+        yield "metrics.listen", f"has the port of {where}"

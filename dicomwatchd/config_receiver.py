@@ -27,6 +27,32 @@ def address_and_port(listen: str) -> tuple[IPv4Address | IPv6Address, int]:
         raise ValueError("must be ADDRESS:PORT, such as 127.0.0.1:11112, 0.0.0.0:104 or [::]:11112") from None
 
 
+def listens_at(section: dict[Any, Any], default: str) -> tuple[IPv4Address | IPv6Address, int] | None:
+    """Where a part of the configuration listens; None where that is wrong in itself."""
+    listen = section.get("listen", default)
+    try:
+        return address_and_port(listen) if isinstance(listen, str) else None
+    except ValueError:
+        return None
+
+
+def receivers_at_port_of(data: dict[Any, Any], address: IPv4Address | IPv6Address, port: int) -> Iterator[str]:
+    """The places of the receivers that could not listen beside somebody at this address and port."""
+    given = data.get("receivers")
+    for index, receiver in enumerate(given if isinstance(given, list | tuple) else []):
+        if isinstance(receiver, dict) and is_same_port(listens_at(receiver, DEFAULT_LISTEN), address, port):
+            yield f"receivers[{index}]"
+
+
+def is_same_port(
+    other: tuple[IPv4Address | IPv6Address, int] | None, address: IPv4Address | IPv6Address, port: int
+) -> bool:
+    """Whether the two could not be listened at side by side."""
+    if other is None or other[1] != port:
+        return False
+    return other[0] == address or other[0].is_unspecified or address.is_unspecified
+
+
 def is_listen(value: str) -> str:
     """Raises ValueError."""
     address_and_port(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,6 +27,15 @@ def named_socket(data: Any) -> Path | None:
     if socket is None and isinstance(state, str) and state:
         socket = f"{state}/{SOCKET_NAME}"
     return Path(socket) if isinstance(socket, str) and socket.startswith("/") else None
+
+
+def plain_path(path: Path) -> Path:
+    """Raises ValueError."""
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(path)):
+        raise ValueError("must not hold control characters")
+    return path
 
 
 def read_file(path: Path) -> Any:

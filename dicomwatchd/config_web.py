@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from dicomwatchd import config_receiver
+from dicomwatchd import config_metrics, config_receiver
 from dicomwatchd.config_sites import Duration, seconds
+from dicomwatchd.config_text import plain_path
 
 #: Loopback: whoever is to reach it from elsewhere says so.
 DEFAULT_LISTEN = "127.0.0.1:8442"
@@ -34,14 +35,6 @@ def _is_listen(value: str) -> str:
         return config_receiver.is_listen(value)
     except ValueError:
         raise ValueError(f"must be ADDRESS:PORT, such as {DEFAULT_LISTEN} or [::1]:8442") from None
-
-
-def _plain_path(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError("must be an absolute path")
-    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(path)):
-        raise ValueError("must not hold control characters")
-    return path
 
 
 def _header(value: str) -> str:
@@ -84,7 +77,7 @@ def is_local(host: str) -> bool:
         return host.lower() in _LOCAL_NAMES
 
 
-AbsolutePath = Annotated[Path, AfterValidator(_plain_path)]
+AbsolutePath = Annotated[Path, AfterValidator(plain_path)]
 Header = Annotated[str, AfterValidator(_header)]
 Network = Annotated[str, AfterValidator(config_receiver.is_network)]
 Group = Annotated[str, Field(min_length=1, max_length=256)]
@@ -250,31 +243,18 @@ def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
     web = data.get("web")
     if not isinstance(web, dict):
         return
-    listen = web.get("listen", DEFAULT_LISTEN)
-    try:
-        address, port = config_receiver.address_and_port(listen) if isinstance(listen, str) else (None, 0)
-    except ValueError:
+    found = config_receiver.listens_at(web, DEFAULT_LISTEN)
+    if found is None:
         return
-    if address is None:
-        return
-    if not address.is_loopback:
+    if not found[0].is_loopback:
         if web.get("public_url") is None:
             yield "web.public_url", "is missing: what browsers call this place, such as https://images.example.org"
         if web.get("tls") is None and not web.get("proxy"):
             yield "web.tls", "is missing: patient data and log-ins would travel unencrypted"
-    for where, other in _other_ports(data):
-        try:
-            theirs = config_receiver.address_and_port(other) if isinstance(other, str) else (address, 0)
-        except ValueError:
-            continue
-        if theirs[1] == port and (theirs[0] == address or theirs[0].is_unspecified or address.is_unspecified):
-            yield "web.listen", f"has the port of {where}"
-
-
-def _other_ports(data: dict[Any, Any]) -> Iterator[tuple[str, object]]:
-    given = data.get("receivers")
-    for index, receiver in enumerate(given if isinstance(given, list | tuple) else []):
-        if isinstance(receiver, dict):
-            yield f"receivers[{index}]", receiver.get("listen", config_receiver.DEFAULT_LISTEN)
-    if isinstance(metrics := data.get("metrics"), dict):
-        yield "metrics", metrics.get("listen", "127.0.0.1:9187")
+    for where in config_receiver.receivers_at_port_of(data, *found):
+        yield "web.listen", f"has the port of {where}"
+    metrics = data.get("metrics")
+    if isinstance(metrics, dict):
+        theirs = config_receiver.listens_at(metrics, config_metrics.DEFAULT_LISTEN)
+        if config_receiver.is_same_port(theirs, *found):
+            yield "web.listen", "has the port of metrics"
