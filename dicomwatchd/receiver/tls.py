@@ -1,24 +1,19 @@
-"""DICOM over TLS, by the BCP 195 profile (PS3.15 section B.12, RFC 9325)."""
+"""DICOM over TLS."""
 
 from __future__ import annotations
 
 import ssl
 
+from dicomwatchd import server_tls
 from dicomwatchd.config import ReceiverTls
 from dicomwatchd.errors import Misconfigured
-
-#: Of TLS 1.2; those of 1.3 are all good. Forward secrecy and AEAD only.
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 def server_context(settings: ReceiverTls) -> ssl.SSLContext:
     """Raises Misconfigured."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_CIPHERS)
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context = server_tls.server_context()
     try:
-        context.load_cert_chain(settings.certificate_file, settings.key_file, password=_no_password)
+        server_tls.load_certificate(context, settings.certificate_file, settings.key_file)
         if settings.client_ca_file is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(settings.client_ca_file)
@@ -29,7 +24,3 @@ def server_context(settings: ReceiverTls) -> ssl.SSLContext:
             hint="PEM files that the receiver's user can read; the key fits the certificate and has no passphrase",
         ) from error
     return context
-
-
-def _no_password() -> str:
-    raise ValueError("the key has a passphrase, and there is nobody to ask")
