@@ -92,6 +92,10 @@ class ConfigError(Misconfigured):
         self.paths = paths or {}
         super().__init__("; ".join(f"{where}: {why}" if where else why for where, why in problems), path=source)
 
+    def lines(self, program: str, file: object) -> str:
+        """For whoever has started ``program`` with this configuration file: a line for each problem."""
+        return "".join(f"{program}: {file}: {where + ': ' if where else ''}{why}\n" for where, why in self.problems)
+
 
 class StateFailed(Fatal):
     """The state directory or its database cannot be used. Each raises it with a code "state-..." of its own."""

@@ -86,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(options.config, folders=True)
     except ConfigError as error:
-        for where, why in error.problems:
-            sys.stderr.write(f"dicomwatchd: {options.config}: {where + ': ' if where else ''}{why}\n")
+        sys.stderr.write(error.lines("dicomwatchd", options.config))
         return USAGE
     journal = open_journal(sys.stderr, level=config.log_level, never=_never_logged(config))
     journal.receivers = names_by_inbox(config)

@@ -57,8 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not config.receivers:
             raise ConfigError([("receivers", "names no receiver")], source=str(options.config))
     except ConfigError as error:
-        for where, why in error.problems:
-            sys.stderr.write(f"dicomwatchd-receive: {options.config}: {where + ': ' if where else ''}{why}\n")
+        sys.stderr.write(error.lines("dicomwatchd-receive", options.config))
         return USAGE
     journal = open_journal(sys.stderr, level=config.log_level, never=_never_logged(config))
     redirect_foreign_logging(journal, config.log_level)

@@ -79,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if config.web is None:
             raise ConfigError([("web", "is missing")], source=str(options.config))
     except ConfigError as error:
-        for where, why in error.problems:
-            sys.stderr.write(f"dicomwatchd-web: {options.config}: {where + ': ' if where else ''}{why}\n")
+        sys.stderr.write(error.lines("dicomwatchd-web", options.config))
         return USAGE
     journal = open_journal(sys.stderr, level=config.log_level, never=[str(config.web.state)])
     redirect_foreign_logging(journal, config.log_level)
