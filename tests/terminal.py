@@ -22,6 +22,9 @@ from pathlib import Path
 
 _SEQUENCE = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])")
 _SEEN_SECONDS = 30.0
+#: A pseudo-terminal hands on a frame in pieces: so long after the last of them it counts as drawn.
+_DRAWN_SECONDS = 0.05
+_DRAWING_SECONDS = 2.0
 
 
 class Terminal:
@@ -43,6 +46,7 @@ class Terminal:
         self.code: int | None = None
         self._cells: list[list[str]] = []
         self._row = self._column = 0
+        self._written_at = 0.0
         self._lock = threading.Lock()
         self._clear()
         self.pid, self._fd = pty.fork()
@@ -82,6 +86,10 @@ class Terminal:
 
     @property
     def text(self) -> str:
+        """The screen once nothing is being drawn on it."""
+        end = time.monotonic() + _DRAWING_SECONDS
+        while (now := time.monotonic()) < min(end, self._written_at + _DRAWN_SECONDS):
+            time.sleep(max(0.0, min(end, self._written_at + _DRAWN_SECONDS) - now))
         with self._lock:
             return "\n".join("".join(row).rstrip() for row in self._cells)
 
@@ -138,6 +146,7 @@ class Terminal:
             if not data:
                 return
             self.raw += data
+            self._written_at = time.monotonic()
             with self._lock:
                 left = self._take(left + data.decode("utf-8", "replace"))
 

@@ -70,8 +70,12 @@ def test_a_study_is_followed_to_the_archive(site: Site, terminal: Terminal) -> N
     assert {"arriving", "uploading"} & stages, stages
     sent_while_it_was_seen = shares or [0]
     assert sent_while_it_was_seen == sorted(sent_while_it_was_seen)
-    line = terminal.text.partition("ARCHIVED LAST")[2]
-    assert short in line and f"{len(made)} files" in line
+
+    def is_named_as_archived() -> bool:
+        line = terminal.text.partition("ARCHIVED LAST")[2]
+        return short in line and f"{len(made)} files" in line
+
+    terminal.wait_for(is_named_as_archived, 30, "its line among those archived last")
     terminal.wait_for_text("1 archived")
     assert not site.left()
     everything = terminal.raw.decode()
