@@ -52,6 +52,8 @@ _STUDIES_KEPT = 64
 #: Of series so many instances are kept, of 10 KB each; so many frames take as much as one.
 _INSTANCES_KEPT = 12_000
 _FRAMES_OF_ONE = 25
+#: Of a study so many instances are read ahead at most.
+_AHEAD_INSTANCES = 3000
 _TRIED_AGAIN_SECONDS = 60.0
 
 
@@ -152,22 +154,53 @@ class SeriesReader:
         its files. Raises as `study`, Permanent (code "series-not-found"), OutOfReach."""
         study, series = Uid(study_uid), Uid(series_uid)
         found = self.study(study)
-        with self._lock:
-            cached = self._series.get((study, series))
-        if cached is not None and cached.found is found and not self._is_to_be_tried_again(cached):
-            return cached.series
+        known = self._at_hand(found, series)
+        if known is not None:
+            return known
         items = [item for item in found.manifest.instances if item.series_uid == series]
         if not items:
             raise Permanent("the study has no such series", code="series-not-found")
-        name = name_of(items)
+        made = self._made_once(found, series, items, derives=True)
+        assert made is not None  # noqa: S101  it was derived, or that has raised
+        return made
+
+    def read_ahead(self, study_uid: str) -> None:
+        """Has the series of a study at hand for whoever is about to ask for them: those that the store has an object
+        of, up to so many instances. Nothing is derived. Raises as `study`."""
+        found = self.study(study_uid)
+        by_series: dict[Uid, list[ManifestInstance]] = {}
+        for item in found.manifest.instances:
+            by_series.setdefault(item.series_uid, []).append(item)
+        room = _AHEAD_INSTANCES
+        for series, items in by_series.items():
+            room -= len(items)
+            if room < 0:
+                return
+            if self._at_hand(found, series) is None:
+                self._made_once(found, series, items, derives=False)
+
+    def _at_hand(self, found: Found, series: Uid) -> SeriesObject | None:
+        with self._lock:
+            cached = self._series.get((found.manifest.study_uid, series))
+        if cached is None or cached.found is not found or self._is_to_be_tried_again(cached):
+            return None
+        return cached.series
+
+    def _made_once(
+        self, found: Found, series: Uid, items: Sequence[ManifestInstance], *, derives: bool
+    ) -> SeriesObject | None:
+        """By whoever comes first; None where the store has none and none is derived."""
+        study, name = found.manifest.study_uid, name_of(items)
         with self._lock:
             building = self._building.setdefault((study, series), threading.Lock())
-        with building:  # whoever comes second finds it made
+        with building:
             with self._lock:
                 cached = self._series.get((study, series))
             before: Mapping[Known, Entry] = {} if cached is None else entries_of(cached.series)
             if cached is None or cached.series.name != name or self._is_to_be_tried_again(cached):
-                made = self._made(found, series, items, name, before)
+                made = self._made(found, series, items, name, before, derives=derives)
+                if made is None:
+                    return None
                 cached = _CachedSeries(made, found, self._monotonic())
             elif cached.found is not found:
                 cached = _CachedSeries(as_of(cached.series, found), found, cached.made_at)
@@ -185,13 +218,17 @@ class SeriesReader:
         items: Sequence[ManifestInstance],
         name: str,
         before: Mapping[Known, Entry],
-    ) -> SeriesObject:
+        *,
+        derives: bool,
+    ) -> SeriesObject | None:
         study = found.manifest.study_uid
         stored = objects.Stored(name)
         if self._stored and (study, series) not in self._distrusted:
             stored = objects.find(self._store, study, series, items)
         if stored.document is not None:
             return series_of(found, series, items, name, stored.document.entries, {}, is_stored=True)
+        if not derives:
+            return None
         with self._executor(self._threads) as pool:
             derived = derive(
                 self._store,

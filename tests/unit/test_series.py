@@ -467,3 +467,42 @@ def test_the_name_is_by_what_the_instances_are(shelf: Shelf) -> None:
         7,
     )
     assert hashlib.sha256().digest_size * 2 == len(name_of([]))
+
+
+# --- read ahead ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_read_ahead_is_at_hand(shelf: Shelf) -> None:
+    shelf.reader(writes=True).series(shelf.study, shelf.series)
+    reader = SeriesReader(shelf.store)
+    reader.read_ahead(shelf.study)
+    shelf.store.reads.clear()
+    assert reader.series(shelf.study, shelf.series).is_stored
+    assert shelf.store.reads == []
+
+
+def test_nothing_is_derived_ahead(shelf: Shelf) -> None:
+    """That takes the reading of all files, for somebody who may not ask for them."""
+    reader = SeriesReader(shelf.store, writes=True)
+    reader.read_ahead(shelf.study)
+    assert [key for key in shelf.store.reads if keys.holds_instances(key)] == [] == shelf.indexes()
+    assert len(reader.series(shelf.study, shelf.series).instances) == 4
+
+
+def test_of_a_large_study_nothing_is_read_ahead(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others look at is not pushed out of memory for it."""
+    shelf.reader(writes=True).series(shelf.study, shelf.series)
+    monkeypatch.setattr("dicomwatchd.series.reader._AHEAD_INSTANCES", 3)
+    shelf.store.reads.clear()
+    SeriesReader(shelf.store).read_ahead(shelf.study)
+    assert [key for key in shelf.store.reads if keys.parse_series_index(key)] == []
+
+
+def test_what_is_read_ahead_is_no_older_than_the_study(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.reader(writes=True).series(shelf.study, shelf.series)
+    reader = shelf.reader()
+    reader.read_ahead(shelf.study)
+    [more] = Maker(seed=9).ct_series(tmp_path / "more", slices=1, rows=64, columns=64)
+    raw = more.path.read_bytes()
+    shelf.add([(shelf.series, more.sop_instance_uid, raw)])
+    assert len(reader.series(shelf.study, shelf.series).instances) == 5

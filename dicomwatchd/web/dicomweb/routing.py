@@ -16,6 +16,7 @@ from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.series.reader import SeriesReader
 from dicomwatchd.web.dicomweb import matching, negotiation, sending
+from dicomwatchd.web.dicomweb.ahead import ReadAhead
 from dicomwatchd.web.dicomweb.asked import METHODS, Archive, guarded
 from dicomwatchd.web.dicomweb.matching import Search
 from dicomwatchd.web.dicomweb.qido import Answer, Searcher
@@ -53,7 +54,7 @@ def routes(
     reader = ArchiveReader(series)
     archive = Archive(reader, audit, work)
     retrieval = Retrieval(archive, pictures, random, base_url)
-    searches = _Searches(Searcher(catalogue, reader), archive, base_url)
+    searches = _Searches(Searcher(catalogue, reader), archive, ReadAhead(series.read_ahead, reading), base_url)
     handlers: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [
         ("/studies", searches.studies),
         ("/series", searches.series),
@@ -80,8 +81,8 @@ def routes(
 
 
 class _Searches:
-    def __init__(self, searcher: Searcher, archive: Archive, base_url: str) -> None:
-        self._searcher, self._archive, self._base_url = searcher, archive, base_url
+    def __init__(self, searcher: Searcher, archive: Archive, ahead: ReadAhead, base_url: str) -> None:
+        self._searcher, self._archive, self._ahead, self._base_url = searcher, archive, ahead, base_url
 
     async def studies(self, request: Request) -> Response:
         return await self._answer(request, self._searcher.studies)
@@ -104,9 +105,12 @@ class _Searches:
         accepted = negotiation.accepted(request.headers.get("accept"), request.query_params.get("accept"))
         media_type = negotiation.choose_json(accepted)
         asked = matching.parse(request.query_params.multi_items())
+        study = _uid(request, "study")
+        named = {study} if study is not None else asked.uids(matching.STUDY_INSTANCE_UID) or ()
+        if len(named) == 1:
+            self._ahead.begin(*named)
         found = await self._archive.work.call_while_wanted(request, partial(search, asked))
         # A list of studies is no look at any of them; what is within one is, in whichever study it was found.
-        study = _uid(request, "study")
         looked_into = {study} if study is not None else set()
         if looks_into_studies:
             looked_into |= {_study_of(one) for one in found.results}

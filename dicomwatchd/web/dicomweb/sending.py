@@ -148,7 +148,7 @@ async def json_answer(
     status: int = 200,
 ) -> Response:
     """An array of data sets, as it comes; compressed for whoever takes that."""
-    chunks = _array(items)
+    chunks = as_array(items)
     is_packed = takes_gzip(request)
     if is_packed:
         chunks = _compressed(chunks)
@@ -156,21 +156,34 @@ async def json_answer(
     return await streamed(work, chunks, sent, media_type, status)
 
 
-def _array(items: Iterable[DicomJson]) -> Iterator[bytes]:
+def as_array(items: Iterable[DicomJson]) -> Iterator[bytes]:
     """UTF-8, with nothing left of what could be taken for markup where somebody reads it as such."""
     buffer = bytearray(b"[")
     is_first = True
-    for item in items:
+    for text in _texts(items):
         if not is_first:
             buffer += b","
         is_first = False
-        text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         buffer += text.replace("<", "\\u003c").encode("utf-8", "replace")
         if len(buffer) >= _JSON_CHUNK_BYTES:
             yield bytes(buffer)
             buffer.clear()
     buffer += b"]"
     yield bytes(buffer)
+
+
+def _texts(items: Iterable[DicomJson]) -> Iterator[str]:
+    """Each as JSON. Most attributes of a series are alike, and one object (`series.document`): what the item before has
+    as well is not written again."""
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+    before: dict[str, tuple[object, str]] = {}
+    for item in items:
+        written: dict[str, tuple[object, str]] = {}
+        for tag, element in item.items():
+            known = before.get(tag)
+            written[tag] = known if known and known[0] is element else (element, encode({tag: element})[1:-1])
+        yield "{" + ",".join(text for _, text in written.values()) + "}"
+        before = written
 
 
 def _compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
