@@ -21,7 +21,7 @@ make_users() {
 
 # Prints the state directory that the configuration names, or the default.
 configured_state() {
-  named=$(sed -n "/^state_directory:/ { s/^[^:]*:[[:space:]]*//; s/[[:space:]]#.*//; s/^[\"']//; s/[\"'[:space:]]*\$//; p; q; }" \
+  named=$(sed -n "/^[\"']\{0,1\}state_directory[\"']\{0,1\}[[:space:]]*:/ { s/^[^:]*:[[:space:]]*//; s/[[:space:]]#.*//; s/^[\"']//; s/[\"'[:space:]]*\$//; p; q; }" \
     $config 2>/dev/null) || named=
   printf '%s\n' "${named:-$default_state}"
 }

@@ -253,6 +253,10 @@ def test_shellcheck_finds_nothing_in_the_package_s_scripts(name: str) -> None:
         ("state_directory: /data/state\n", "/data/state"),
         ("inboxes: []\nstate_directory:   '/data/the state'   # here\n", "/data/the state"),
         ('state_directory: "/data/state"\nother: 1\n', "/data/state"),
+        ('"state_directory": /data/state\n', "/data/state"),
+        ("'state_directory' : /data/state\n", "/data/state"),
+        ("state_directory : /data/state\n", "/data/state"),
+        ("state_directory_old: /data/old\n", "/var/lib/dicomwatchd"),
     ],
 )
 def test_the_package_s_scripts_find_the_state_of_a_configuration(text: str, state: str, tmp_path: Path) -> None:
