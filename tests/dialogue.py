@@ -68,7 +68,7 @@ class AtTheTerminal:
         deadline = time.monotonic() + seconds
         while self._more(max(deadline - time.monotonic(), 0.01)):
             assert time.monotonic() < deadline, f"it does not end:\n{self.said}"
-        return self._process.wait(5)
+        return self._process.wait(60)
 
     def _more(self, seconds: float) -> bool:
         """Whether anything more has come in time; at the program's end the terminal is gone (EIO)."""

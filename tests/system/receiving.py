@@ -61,7 +61,7 @@ class Receiving:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
         if self.process is not None:
-            self.process.wait(10)
+            self.process.wait(60)
 
     @property
     def rss_bytes(self) -> int:

@@ -70,7 +70,7 @@ class Traced:
             if process.poll() is None:
                 for child in psutil.Process(process.pid).children():
                     child.kill()
-                process.wait(10)
+                process.wait(60)
 
     def sent(self) -> Counter[str]:
         """How often a file was sent for each SOP instance, to be kept or to be found there already."""

@@ -118,7 +118,7 @@ def test_a_daemon_that_goes_is_missed_and_found_again(site: Site, terminal: Term
         terminal.wait_for_text("THE DAEMON DOES NOT ANSWER", seconds=60)
         begun = time.monotonic()
         terminal.type("q")  # while it is waited for an answer
-        assert terminal.wait_for_end() == 0 and time.monotonic() - begun < 3
+        assert terminal.wait_for_end() == 0 and time.monotonic() - begun < 8, "its answer may take ten seconds"
     finally:
         site.daemon.send_signal(signal.SIGCONT)
 

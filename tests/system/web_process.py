@@ -84,7 +84,7 @@ class WebProcess:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
         if self.process is not None:
-            self.process.wait(10)
+            self.process.wait(60)
 
     def log(self) -> str:
         return self.log_file.read_text()

@@ -167,7 +167,7 @@ def test_a_stop_ends_it(tmp_path: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(Interrupted):
         run([str(script(tmp_path, "sleep 300"))], waiting=lambda _: True)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 30
 
 
 def test_what_is_no_program(tmp_path: Path) -> None:

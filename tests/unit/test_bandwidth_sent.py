@@ -219,7 +219,7 @@ def test_the_fault_of_a_server_is_seen_although_it_is_waited_for(
         assert store._data_plane is not None
         found = fast_path.put_object(store._data_plane, "a", data, hashlib.sha256(data).hexdigest(), {})
         assert found is None
-        assert 0.8 < time.monotonic() - began < 2.0
+        assert 0.8 < time.monotonic() - began < 2.9
 
 
 def test_another_limit_holds_in_the_midst_of_an_upload(server: Server) -> None:

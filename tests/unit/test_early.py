@@ -230,14 +230,14 @@ def test_a_claim_waits_until_nothing_of_its_study_is_being_sent(pieces: Pieces) 
     def slow(key: str, content: Any) -> Receipt:
         keys.append(key)
         sending.set()
-        assert go_on.wait(5)
+        assert go_on.wait(60)
         return real(key, content)
 
     pieces.memory.put = slow  # type: ignore[method-assign]
     early = EarlySender(pieces.context, lambda: True, lambda *_: 0.0)
     rounds = threading.Thread(target=lambda: early.round(map))
     rounds.start()
-    assert sending.wait(5)
+    assert sending.wait(60)
     early.leave(Uid("1.2.3"))  # another study's claim waits for nothing
 
     def claimed() -> None:
@@ -248,7 +248,7 @@ def test_a_claim_waits_until_nothing_of_its_study_is_being_sent(pieces: Pieces) 
     claim.start()
     assert not left.wait(0.1)
     go_on.set()
-    assert left.wait(5)
+    assert left.wait(60)
     rounds.join()
     claim.join()
     assert len(keys) < 5, "the rest of the study is left to the claim"

@@ -208,10 +208,10 @@ def test_a_byte_at_a_time_is_cut_off(serve: Callable[..., Served]) -> None:
     served = serve(SHORT)
     begun = time.monotonic()
     with served.connect() as client, suppress(ConnectionError):
-        while time.monotonic() - begun < 5:
+        while time.monotonic() - begun < 30:
             client.sendall(b"x")
             time.sleep(0.05)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
     assert served.get()[0] == 200
 
 

@@ -81,8 +81,8 @@ def test_a_drain_lets_what_is_under_way_end(pool: Pool) -> None:
 def test_a_worker_is_begun_for_each_item_that_would_wait(pool: Pool) -> None:
     assert pool._threads == []
     together = threading.Barrier(4)
-    assert list(pool.lane()(lambda _: together.wait(5) >= 0, range(4))) == [True] * 4
-    assert list(pool.lane()(lambda _: together.wait(5) >= 0, range(8))) == [True] * 8
+    assert list(pool.lane()(lambda _: together.wait(60) >= 0, range(4))) == [True] * 4
+    assert list(pool.lane()(lambda _: together.wait(60) >= 0, range(8))) == [True] * 8
     assert len(pool._threads) == 4
 
 
