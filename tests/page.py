@@ -7,7 +7,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,10 @@ class Recorded:
         if self.error is not None:
             raise self.error
         self.entries.append((person.name, action, str(study_uid)))
+
+    def record_each(self, person: Person, action: str, study_uids: Iterable[Uid]) -> None:
+        for one in study_uids:
+            self.record(person, action, one)
 
 
 @contextmanager

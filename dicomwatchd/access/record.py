@@ -15,7 +15,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,27 +104,35 @@ class AccessRecord:
 
     def append(self, at: float, person: str, action: str, study_uid: Uid) -> None:
         """On disk when it returns. Raises StateFailed, StateUnavailable."""
+        self.append_each(at, person, action, [study_uid])
+
+    def append_each(self, at: float, person: str, action: str, study_uids: Sequence[Uid]) -> None:
+        """An entry for each study, in this order; all of them on disk when it returns, or none. Raises StateFailed,
+        StateUnavailable."""
         with self._lock, _translated("write"):
             if self._writer is None:
                 raise StateFailed("the record of access is closed", code="state-access")
             with self._writer as db:
                 db.execute("BEGIN IMMEDIATE")
                 row = db.execute("SELECT sequence, hash FROM access ORDER BY sequence DESC LIMIT 1").fetchone()
-                sequence, previous = (row["sequence"] + 1, row["hash"]) if row else (1, FIRST)
-                entry = _canonical(
-                    {
-                        "sequence": sequence,
-                        "previous": previous,
-                        "at": at,
-                        "person": person,
-                        "action": action,
-                        "study_uid": study_uid,
-                    }
-                )
-                db.execute(
-                    "INSERT INTO access VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (sequence, at, person, action, study_uid, entry, _hash(entry)),
-                )
+                sequence, previous = (row["sequence"], row["hash"]) if row else (0, FIRST)
+                for study_uid in study_uids:
+                    sequence += 1
+                    entry = _canonical(
+                        {
+                            "sequence": sequence,
+                            "previous": previous,
+                            "at": at,
+                            "person": person,
+                            "action": action,
+                            "study_uid": study_uid,
+                        }
+                    )
+                    previous = _hash(entry)
+                    db.execute(
+                        "INSERT INTO access VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (sequence, at, person, action, study_uid, entry, previous),
+                    )
 
     def head(self) -> tuple[int, str]:
         """(number, hash) of the newest entry; 0 and `FIRST` while there is none. Raises as `search`."""

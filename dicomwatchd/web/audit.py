@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from dicomwatchd.access.record import AccessRecord
 from dicomwatchd.model import Uid
@@ -25,13 +26,23 @@ class RecordedAccess:
 
     def record(self, person: Person, action: str, study_uid: Uid) -> None:
         """Raises StateFailed, StateUnavailable."""
-        view, now = (person.name, action, str(study_uid)), self._clock.monotonic()
+        self.record_each(person, action, [study_uid])
+
+    def record_each(self, person: Person, action: str, study_uids: Iterable[Uid]) -> None:
+        """All of them with one write of the disk. Raises StateFailed, StateUnavailable: then none is on record."""
+        now = self._clock.monotonic()
         with self._lock:
-            began = self._seen.get(view)
-            if began is not None and now - began < SAME_VIEW_SECONDS:
+            wanted = [one for one in dict.fromkeys(study_uids) if self._is_new((person.name, action, str(one)), now)]
+            if not wanted:
                 return
-            self._record.append(self._clock.now(), person.name, action, study_uid)
-            self._seen.pop(view, None)
-            self._seen[view] = now
-            if len(self._seen) > _MOST_VIEWS:
+            self._record.append_each(self._clock.now(), person.name, action, wanted)
+            for one in wanted:
+                view = (person.name, action, str(one))
+                self._seen.pop(view, None)
+                self._seen[view] = now
+            while len(self._seen) > _MOST_VIEWS:
                 self._seen.popitem(last=False)
+
+    def _is_new(self, view: tuple[str, str, str], now: float) -> bool:
+        began = self._seen.get(view)
+        return began is None or now - began >= SAME_VIEW_SECONDS

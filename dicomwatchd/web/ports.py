@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from dicomwatchd.model import Uid
@@ -15,4 +16,9 @@ class AccessAudit(Protocol):
         """To be called before anything of the study is handed out. ``action`` is a plain word ("metadata", "frames",
         "file", "rendered", "page", "download", "send"). Raises Transient or Fatal where it cannot be written: then
         nothing may be handed out."""
+        ...
+
+    def record_each(self, person: Person, action: str, study_uids: Iterable[Uid]) -> None:
+        """The same of several studies at once, in this order: all of them are on record when it returns, or none is and
+        it raises."""
         ...

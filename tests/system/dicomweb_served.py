@@ -6,7 +6,7 @@ import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,16 +31,21 @@ from dicomwatchd.web.people import Person, Role
 
 
 class Recorded:
-    """An access audit that remembers. ``refusal`` is raised where it is set."""
+    """An access audit that remembers. ``refusal`` is raised where it is set; ``writes`` is how often it was written."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[str, str, str]] = []
+        self.writes = 0
         self.refusal: DicomwatchdError | None = None
 
     def record(self, person: Person, action: str, study_uid: Uid) -> None:
+        self.record_each(person, action, [study_uid])
+
+    def record_each(self, person: Person, action: str, study_uids: Iterable[Uid]) -> None:
         if self.refusal is not None:
             raise self.refusal
-        self.entries.append((person.name, action, str(study_uid)))
+        self.entries += [(person.name, action, str(one)) for one in study_uids]
+        self.writes += 1
 
 
 class _Known:

@@ -111,7 +111,9 @@ def test_a_search_through_all_studies_is_a_look_into_those_that_it_finds(
     client: DICOMwebClient = running.client()
     for ask in (client.search_for_series, client.search_for_instances):
         running.audit.entries.clear()
+        before = running.audit.writes
         assert {one["0020000D"]["Value"][0] for one in ask()} == {one.study_uid for one in made}
+        assert running.audit.writes == before + 1, "all studies with one write"
         assert running.audit.entries == [("reader", "search", uid) for uid in sorted({one.study_uid for one in made})]
     running.audit.entries.clear()
     assert client.search_for_studies() and not running.audit.entries, "a list of studies is a look at none"

@@ -108,6 +108,47 @@ def test_one_view_is_one_entry(record: AccessRecord) -> None:
     assert record.check().entries == 4
 
 
+def commits(folder: Path) -> int:
+    """How often the file was changed, as it counts itself (sqlite.org/fileformat2.html, 1.3.7)."""
+    return int.from_bytes((folder / FILE_NAME).read_bytes()[24:28])
+
+
+def test_the_views_of_a_search_are_written_at_once(record: AccessRecord, tmp_path: Path) -> None:
+    audit = RecordedAccess(record, FakeClock())
+    audit.record(READER, "search", Uid("1.2.7"))
+    before = commits(tmp_path)
+    studies = [Uid(f"1.2.{number}") for number in range(500)]
+    audit.record_each(READER, "search", [*studies, *studies])
+    assert commits(tmp_path) == before + 1, "one transaction"
+    found = record.search(Wanted())
+    assert [one.study_uid for one in reversed(found)] == ["1.2.7", *(one for one in studies if one != "1.2.7")]
+    assert (record.check().broken_at, record.check().entries) == (None, 500)
+    audit.record_each(READER, "search", studies)
+    audit.record_each(READER, "search", [])
+    assert commits(tmp_path) == before + 1, "all of it is on record"
+    audit.record(READER, "search", OTHER)
+    audit.record(READER, "metadata", OTHER)
+    assert (record.check().broken_at, record.check().entries) == (None, 501)
+
+
+def test_of_several_views_all_are_on_record_or_none(record: AccessRecord, tmp_path: Path) -> None:
+    audit, studies = RecordedAccess(record, FakeClock()), [Uid(f"1.2.{number}") for number in range(20)]
+    audit.record(READER, "search", STUDY)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        db.executescript(
+            "CREATE TRIGGER full BEFORE INSERT ON access WHEN NEW.study_uid = '1.2.17'"
+            " BEGIN SELECT RAISE(ABORT, 'full'); END;"
+        )
+    for _ in range(2):
+        with pytest.raises((StateFailed, StateUnavailable)):
+            audit.record_each(READER, "search", studies)
+        assert record.check().entries == 1
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        db.executescript("DROP TRIGGER full;")
+    audit.record_each(READER, "search", studies)
+    assert (record.check().broken_at, record.check().entries) == (None, 20)
+
+
 def test_what_cannot_be_written_is_raised_and_asked_again(record: AccessRecord, tmp_path: Path) -> None:
     audit = RecordedAccess(record, FakeClock())
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from starlette.requests import Request
@@ -70,6 +70,9 @@ class Archive:
 
     async def record(self, request: Request, action: str, study_uid: Uid) -> None:
         await self.work.call(self._audit.record, person_of(request), action, study_uid)
+
+    async def record_each(self, request: Request, action: str, study_uids: Iterable[Uid]) -> None:
+        await self.work.call(self._audit.record_each, person_of(request), action, study_uids)
 
 
 def chosen(study: HeldStudy, series: str | None, sop_instance: str | None) -> tuple[HeldInstance, ...]:

@@ -114,8 +114,8 @@ class _Searches:
         looked_into = {study} if study is not None else set()
         if looks_into_studies:
             looked_into |= {_study_of(one) for one in found.results}
-        for one in sorted(looked_into):
-            await self._archive.record(request, "search", one)
+        if looked_into:
+            await self._archive.record_each(request, "search", sorted(looked_into))
         headers = {"Cache-Control": "private, no-cache"}
         if found.warnings:
             headers["Warning"] = ", ".join(map(warning, found.warnings))
