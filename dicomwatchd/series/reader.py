@@ -14,12 +14,13 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from dicomwatchd import __version__
 from dicomwatchd.archive import keys
@@ -262,7 +263,7 @@ class SeriesReader:
 
     # -- bytes --
 
-    def file(self, instance: Instance) -> Iterator[bytes]:
+    def file(self, instance: Instance) -> Generator[bytes, None, None]:
         """The file as it was archived (PS3.10), in pieces. All of it was compared with its SHA-256 before the first is
         handed out. What the key does not give any more is looked for under its recorded version and beside it, as
         `fetch` does. Raises Permanent (code "bad-object") where the store has these bytes nowhere, ColdObject (code
@@ -288,7 +289,7 @@ class SeriesReader:
     def _checked_frames(self, instance: Instance, numbers: list[int], frames: list[Frame]) -> Iterator[Iterable[bytes]]:
         done = 0
         assert instance.entry is not None  # noqa: S101  whose frames are these?
-        for group in ([one] for one in frames) if instance.entry.is_deflated else _together(frames):
+        for group in [frames] if instance.entry.is_deflated else _together(frames):
             try:
                 found = self._group(instance, group)
             except BadObject:
@@ -303,9 +304,9 @@ class SeriesReader:
 
     def _group(self, instance: Instance, group: Sequence[Frame]) -> Iterator[Iterable[bytes]]:
         """All of them compared. Raises as `_from_somewhere`."""
-        begin, end = _span(group)
         if instance.entry is not None and instance.entry.is_deflated:
-            return self._spooled(instance, group[0])
+            return self._inflated(instance, group)
+        begin, end = _span(group)
         if end - begin > _IN_MEMORY_BYTES:  # which one frame alone is
             return self._spooled(instance, group[0])
         return self._read_together(instance, group)
@@ -348,20 +349,37 @@ class SeriesReader:
         return ([found[frame]] for frame in group)
 
     def _spooled(self, instance: Instance, frame: Frame) -> Iterator[Iterable[bytes]]:
-        """One frame, of any size. Of a deflated file all of it is read and compared: nothing else can be done."""
+        """One frame, of any size."""
         begin, end = _span([frame])
         with ExitStack() as stack:
             spool = stack.enter_context(closing(Spool(frame.size_bytes, self._directory)))
 
             def read(source: Source) -> None:
+                spool.rewind()
                 _fill(spool, Forward(self._range(source, begin, end), sha256="?"), begin, frame)
 
-            if instance.entry is not None and instance.entry.is_deflated:
-                _fill(spool, Forward(_inflated(Forward(self.file(instance)), instance), sha256="?"), 0, frame)
-            else:
-                self._from_somewhere(instance, read)
+            self._from_somewhere(instance, read)
             stack.pop_all()  # it is closed by who takes it
-        return _in_pieces(spool)
+        return _in_pieces(spool, [(0, frame.size_bytes)])
+
+    def _inflated(self, instance: Instance, group: Sequence[Frame]) -> Iterator[Iterable[bytes]]:
+        """Frames of a deflated file, in any order. It is read, compared and inflated once for all of them: nothing less
+        can be done for one."""
+        in_order = sorted(set(group), key=lambda frame: frame.pieces[0][0])
+        places: dict[Frame, tuple[int, int]] = {}
+        size_bytes = 0
+        for frame in in_order:
+            places[frame] = size_bytes, frame.size_bytes
+            size_bytes += frame.size_bytes
+        with ExitStack() as stack:
+            spool = stack.enter_context(closing(Spool(size_bytes, self._directory)))
+            file = stack.enter_context(closing(self.file(instance)))
+            data = Forward(_inflated(Forward(file), instance), sha256="?")
+            for frame in in_order:
+                _fill(spool, data, 0, frame)
+            file.close()
+            stack.pop_all()
+        return _in_pieces(spool, [places[frame] for frame in group])
 
     def _range(self, source: Source, begin: int, end: int) -> Iterator[Chunk]:
         return part(self._store, source, begin, end - begin)
@@ -390,7 +408,6 @@ def _span(frames: Sequence[Frame]) -> tuple[int, int]:
 
 def _fill(spool: Spool, data: Forward, begin: int, frame: Frame) -> None:
     """With a frame, out of bytes of which the first stands at ``begin``. Raises BadObject where they are not it."""
-    spool.rewind()
     digest = hashlib.sha256()
     for offset, length in frame.pieces:
         data.skip(offset - begin - data.at)
@@ -401,10 +418,18 @@ def _fill(spool: Spool, data: Forward, begin: int, frame: Frame) -> None:
         raise BadObject("a frame of the stored object differs from the recorded one")
 
 
-def _in_pieces(spool: Spool) -> Iterator[Iterable[bytes]]:
-    """One value. The spool is closed when the next is asked for."""
+def _in_pieces(spool: Spool, places: Sequence[tuple[int, int]]) -> Iterator[Iterable[bytes]]:
+    """A value for each offset and length. The spool is closed behind the last."""
     with closing(spool), spool.reading() as file:
-        yield iter(partial(file.read, _PIECE_BYTES), b"")
+        for offset, length in places:
+            yield _piece_by_piece(file, offset, length)
+
+
+def _piece_by_piece(file: BinaryIO, offset: int, length: int) -> Iterator[bytes]:
+    file.seek(offset)
+    while length > 0 and (piece := file.read(min(length, _PIECE_BYTES))):
+        length -= len(piece)
+        yield piece
 
 
 def _inflated(file: Forward, instance: Instance) -> Iterator[bytes]:

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pydicom
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import erasures
@@ -20,6 +22,7 @@ from dicomwatchd.model import Uid
 from dicomwatchd.series import objects
 from dicomwatchd.series.building import Patience
 from dicomwatchd.series.document import BadSeriesObject, SeriesDocument, name_of
+from dicomwatchd.series.pixels import Frame
 from dicomwatchd.series.reader import SeriesReader
 from dicomwatchd.series.standing import Standing
 from tests.synthetic import Made, Maker
@@ -134,6 +137,62 @@ def test_neighbouring_frames_are_one_read(clip: Shelf) -> None:
     clip.store.reads.clear()
     assert len(list(reader.frames(shown, range(3, 9)))) == 6
     assert len(clip.store.reads) == 1
+
+
+@pytest.fixture
+def deflated(tmp_path: Path) -> Shelf:
+    """One instance of 30 native frames of 8 KB in a deflated data set."""
+    [made] = Maker().us_multiframe(tmp_path / "deflated", frames=1)
+    read = pydicom.dcmread(made.path)
+    read.Rows, read.Columns, read.NumberOfFrames, read.BitsAllocated = 64, 128, 30, 8
+    read.SamplesPerPixel, read.PhotometricInterpretation = 1, "MONOCHROME2"
+    read.PixelData = b"".join(hashlib.shake_128(bytes([number])).digest(64 * 128) for number in range(30))
+    read["PixelData"].VR, read["PixelData"].is_undefined_length = "OB", False
+    read.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    read.save_as(made.path, enforce_file_format=True)
+    return shelved([made])
+
+
+def test_frames_of_a_deflated_file_are_one_read(deflated: Shelf) -> None:
+    deflated.reader(writes=True).series(deflated.study, deflated.series)
+    found = deflated.reader()
+    [shown] = found.series(deflated.study, deflated.series).instances
+    assert shown.number_of_frames == 30
+    frames = frames_by_pydicom(deflated.files[shown.sop_instance_uid])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for numbers in ([30], [*range(1, 31)], [7, 3, 3, 30, 1, 7]):
+        deflated.store.reads.clear()
+        assert list(found.frames(shown, numbers)) == [frames[number - 1] for number in numbers]
+        assert deflated.store.reads.count(shown.item.key) == 1
+    begun = found.frame_values(shown, [1, 2])
+    next(iter(next(begun)))
+    del begun  # whoever has gone away
+    deflated.store.versions[shown.item.key] = [b"\0" * shown.item.size_bytes]
+    with pytest.raises(Permanent, match="differ"):
+        list(found.frames(shown, [1, 2]))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_places_in_a_deflated_file_that_a_series_object_says_wrongly(deflated: Shelf) -> None:
+    """Two frames that lie within one another, or the wrong way round: each may be where it says, together they are
+    not."""
+    entry = deflated.reader().series(deflated.study, deflated.series).instances[0].entry
+    assert entry is not None and entry.pixels is not None
+    [raw] = deflated.files.values()
+    wanted = frames_by_pydicom(raw)[:3]
+    first, second, *rest = entry.pixels.frames
+    (at, length), *_ = first.pieces
+    digest = hashlib.sha256(wanted[0][16 : 16 + length // 2]).hexdigest()
+    within = Frame(((at + 16, length // 2),), digest)
+    for frames in ((second, first, *rest), (first, within, *rest)):
+        deflated.store.versions = {
+            key: one for key, one in deflated.store.versions.items() if key not in deflated.indexes()
+        }
+        lying(deflated, pixels=replace(entry.pixels, frames=tuple(frames)))
+        found = deflated.reader()
+        [shown] = found.series(deflated.study, deflated.series).instances
+        answer = list(found.frames(shown, [1, 2, 3]))
+        assert answer == wanted or (frames[0] is second and sorted(answer) == sorted(wanted))
 
 
 def test_one_more_slice_reads_only_that(shelf: Shelf, tmp_path: Path) -> None:
