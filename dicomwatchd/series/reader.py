@@ -32,22 +32,16 @@ from dicomwatchd.fetch.plan import Doubts, Found, look_up
 from dicomwatchd.fetch.sources import BadObject, Source, chunks, first_right, part
 from dicomwatchd.fetch.spool import Spool
 from dicomwatchd.model import Uid
-from dicomwatchd.series import objects
+from dicomwatchd.series import grouping, objects
 from dicomwatchd.series.building import PATIENT, Patience, derive
 from dicomwatchd.series.document import Entry, Known, SeriesDocument, name_of
 from dicomwatchd.series.extract import Bulk, extract, pass_file_meta
 from dicomwatchd.series.forward import Forward, inflated
+from dicomwatchd.series.grouping import Held
 from dicomwatchd.series.pixels import Frame
 from dicomwatchd.series.shown import Instance, SeriesObject, as_of, entries_of, series_of
 from dicomwatchd.series.unreadable import Unreadable
 
-#: What lies between two frames that are read together is read, too: up to here that costs less than a request.
-_GAP_BYTES = 256 * 1024
-#: Frames that are read together take so many bytes at most, unless one alone takes more.
-_TOGETHER_BYTES = 8 * 1024**2
-#: From the first to the last byte of a frame. Above it, it is compared in a temporary file, and not in memory: nobody
-#: says that the pieces of a frame are near to each other, or that a frame is small.
-_IN_MEMORY_BYTES = 32 * 1024**2
 _PIECE_BYTES = 1024**2
 _STUDIES_KEPT = 64
 #: Of series so many instances are kept, of 10 KB each; so many frames take as much as one.
@@ -108,7 +102,7 @@ class SeriesReader:
         self._store, self._catalogue = store, catalogue
         self._threads, self._writes, self._stored = threads, writes, stored
         self._current_seconds = current_seconds
-        self._directory = directory or Path(tempfile.gettempdir())
+        self.directory = directory or Path(tempfile.gettempdir())
         self._monotonic, self._patience, self._executor = monotonic, patience, executor
         self._lock = threading.Lock()
         self._studies: OrderedDict[Uid, _Known] = OrderedDict()
@@ -268,11 +262,19 @@ class SeriesReader:
         handed out. What the key does not give any more is looked for under its recorded version and beside it, as
         `fetch` does. Raises Permanent (code "bad-object") where the store has these bytes nowhere, ColdObject (code
         "cold-storage"), Transient."""
-        with closing(Spool(instance.item.size_bytes, self._directory)) as spool:
+        with closing(Spool(instance.item.size_bytes, self.directory)) as spool:
             self._from_somewhere(instance, lambda source: _filled(spool, self._store, source))
             with spool.reading() as file:
                 while piece := file.read(_PIECE_BYTES):
                     yield piece
+
+    def held(self, instance: Instance, numbers: Iterable[int]) -> Held:
+        """What `frame_values` keeps on this machine while these frames are taken, at most. Raises as it does at
+        once."""
+        frames = _frames_of(instance, list(numbers))
+        if instance.entry is not None and instance.entry.is_deflated:
+            return grouping.held_for_inflated(instance.item.size_bytes, frames)
+        return grouping.held_for_frames(frames)
 
     def frames(self, instance: Instance, numbers: Iterable[int]) -> Iterator[bytes]:
         """As `frame_values`, each in memory: for whoever knows how large they are (`Frame.size_bytes`)."""
@@ -289,7 +291,7 @@ class SeriesReader:
     def _checked_frames(self, instance: Instance, numbers: list[int], frames: list[Frame]) -> Iterator[Iterable[bytes]]:
         done = 0
         assert instance.entry is not None  # noqa: S101  whose frames are these?
-        for group in [frames] if instance.entry.is_deflated else _together(frames):
+        for group in [frames] if instance.entry.is_deflated else grouping.together(frames):
             try:
                 found = self._group(instance, group)
             except BadObject:
@@ -305,9 +307,8 @@ class SeriesReader:
     def _group(self, instance: Instance, group: Sequence[Frame]) -> Iterator[Iterable[bytes]]:
         """All of them compared. Raises as `_from_somewhere`."""
         if instance.entry is not None and instance.entry.is_deflated:
-            return self._inflated(instance, group)
-        begin, end = _span(group)
-        if end - begin > _IN_MEMORY_BYTES:  # which one frame alone is
+            return self._out_of_deflated(instance, group)
+        if not grouping.is_in_memory(group):  # which one frame alone is
             return self._spooled(instance, group[0])
         return self._read_together(instance, group)
 
@@ -332,7 +333,7 @@ class SeriesReader:
             yield bytes(piece)
 
     def _read_together(self, instance: Instance, group: Sequence[Frame]) -> Iterator[Iterable[bytes]]:
-        begin, end = _span(group)
+        begin, end = grouping.span(group)
         found: dict[Frame, bytes] = {}
 
         def read(source: Source) -> None:
@@ -350,9 +351,9 @@ class SeriesReader:
 
     def _spooled(self, instance: Instance, frame: Frame) -> Iterator[Iterable[bytes]]:
         """One frame, of any size."""
-        begin, end = _span([frame])
+        begin, end = grouping.span([frame])
         with ExitStack() as stack:
-            spool = stack.enter_context(closing(Spool(frame.size_bytes, self._directory)))
+            spool = stack.enter_context(closing(Spool(frame.size_bytes, self.directory)))
 
             def read(source: Source) -> None:
                 spool.rewind()
@@ -362,7 +363,7 @@ class SeriesReader:
             stack.pop_all()  # it is closed by who takes it
         return _in_pieces(spool, [(0, frame.size_bytes)])
 
-    def _inflated(self, instance: Instance, group: Sequence[Frame]) -> Iterator[Iterable[bytes]]:
+    def _out_of_deflated(self, instance: Instance, group: Sequence[Frame]) -> Iterator[Iterable[bytes]]:
         """Frames of a deflated file, in any order. It is read, compared and inflated once for all of them: nothing less
         can be done for one."""
         in_order = sorted(set(group), key=lambda frame: frame.pieces[0][0])
@@ -372,7 +373,7 @@ class SeriesReader:
             places[frame] = size_bytes, frame.size_bytes
             size_bytes += frame.size_bytes
         with ExitStack() as stack:
-            spool = stack.enter_context(closing(Spool(size_bytes, self._directory)))
+            spool = stack.enter_context(closing(Spool(size_bytes, self.directory)))
             file = stack.enter_context(closing(self.file(instance)))
             data = Forward(_inflated(Forward(file), instance), sha256="?")
             for frame in in_order:
@@ -399,11 +400,6 @@ def _frames_of(instance: Instance, numbers: Sequence[int]) -> list[Frame]:
     if any(not 1 <= number <= len(pixels.frames) for number in numbers):
         raise Permanent("the instance has no such frame", code="no-such-frame")
     return [pixels.frames[number - 1] for number in numbers]
-
-
-def _span(frames: Sequence[Frame]) -> tuple[int, int]:
-    """Where the first piece begins and the last one ends: each stands behind the one before it (`document`)."""
-    return frames[0].pieces[0][0], frames[-1].pieces[-1][0] + frames[-1].pieces[-1][1]
 
 
 def _fill(spool: Spool, data: Forward, begin: int, frame: Frame) -> None:
@@ -454,20 +450,3 @@ def _filled(spool: Spool, store: ObjectStore, source: Source) -> None:
         spool.write(chunk)
     if size_bytes != source.item.size_bytes or digest.hexdigest() != source.item.sha256:
         raise BadObject("the stored object's bytes differ from the recorded ones")
-
-
-def _together(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
-    """Those that are read at once: each behind the one before it, and not far."""
-    group: list[Frame] = []
-    for frame in frames:
-        if group:
-            begin = group[0].pieces[0][0]
-            last = group[-1].pieces[-1]
-            gap = frame.pieces[0][0] - (last[0] + last[1])
-            end = frame.pieces[-1][0] + frame.pieces[-1][1]
-            if not 0 <= gap <= _GAP_BYTES or end - begin > _TOGETHER_BYTES:
-                yield group
-                group = []
-        group.append(frame)
-    if group:
-        yield group

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
-import uvicorn
 from dicomweb_client.api import DICOMwebClient
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,7 +27,9 @@ from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import Uid
 from dicomwatchd.series.reader import SeriesReader
 from dicomwatchd.web.dicomweb import routes
+from dicomwatchd.web.dicomweb.room import LIMITS, Limits
 from dicomwatchd.web.people import Person, Role
+from dicomwatchd.web.serving import Patience, Places, server
 
 
 class Recorded:
@@ -67,7 +69,22 @@ class _Known:
 class Served:
     url: str
     audit: Recorded
+    directory: Path
     failures: list[DicomwatchdError] = field(default_factory=list)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.url.removeprefix("http://").partition("/")[0].rpartition(":")
+        return host, int(port)
+
+    def temporary_bytes(self) -> int:
+        """Of all files of this process that have no name any more."""
+        found = 0
+        for fd in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):
+                if os.readlink(fd).startswith(f"{self.directory}/"):
+                    found += fd.stat().st_size
+        return found
 
     def client(self) -> DICOMwebClient:
         return DICOMwebClient(self.url)
@@ -75,6 +92,13 @@ class Served:
     def get(self, path: str, accept: str | None = None, **parameters: Any) -> requests.Response:
         headers = {} if accept is None else {"Accept": accept}
         return requests.get(self.url + path, headers=headers, timeout=120, **parameters)
+
+
+_PATIENCE = Patience()
+
+
+async def _tick() -> None:
+    pass
 
 
 @contextmanager
@@ -87,7 +111,14 @@ def served(archive: Mapping[str, Any]) -> Iterator[Served]:
 
 
 @contextmanager
-def served_from(store: ObjectStore, catalogue: Catalogue, **options: Any) -> Iterator[Served]:
+def served_from(
+    store: ObjectStore,
+    catalogue: Catalogue,
+    *,
+    limits: Limits = LIMITS,
+    patience: Patience = _PATIENCE,
+    **options: Any,
+) -> Iterator[Served]:
     """``options`` are the reader's."""
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -107,14 +138,16 @@ def served_from(store: ObjectStore, catalogue: Catalogue, **options: Any) -> Ite
                 random=secrets.token_bytes,
                 failed=failures.append,
                 base_url=origin,
+                limits=limits,
             )
         )
-        server = uvicorn.Server(uvicorn.Config(_Known(app), log_config=None, lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        places = Places(1000, 1000, lambda _: False, only_the_proxy=False)
+        running = server(_Known(app), places, None, _tick, patience)
+        thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
         thread.start()
         try:
-            yield Served(f"{origin}/dicom-web", audit, failures)
+            yield Served(f"{origin}/dicom-web", audit, Path(directory), failures)
         finally:
-            server.should_exit = True
+            running.should_exit = True
             thread.join(60)
             assert not thread.is_alive()

@@ -21,7 +21,7 @@ from PIL import Image
 from dicomwatchd.config_web import WebProxy
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import DicomJson, Uid
-from dicomwatchd.series import objects, reader
+from dicomwatchd.series import grouping, objects
 from dicomwatchd.series.document import BadSeriesObject, SeriesDocument
 from dicomwatchd.series.pixels import Frame
 from dicomwatchd.web.dicomweb import matching, rendered
@@ -100,7 +100,7 @@ def test_pieces_that_are_far_apart_take_little_memory(tmp_path: Path) -> None:
 
 
 def test_large_frames_are_compared_and_their_files_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(grouping, "IN_MEMORY_BYTES", 1000)
     clip = shelved(Maker().us_multiframe(tmp_path / "clip", frames=20))
     found = clip.reader()
     [shown] = found.series(clip.study, clip.series).instances
@@ -120,7 +120,7 @@ def test_large_frames_are_compared_and_their_files_closed(tmp_path: Path, monkey
 def test_wrong_hashes_of_a_deflated_or_large_frame_are_told_by_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "_IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(grouping, "IN_MEMORY_BYTES", 1000)
     clip = shelved(Maker().us_multiframe(tmp_path / "clip", frames=20))
     entry = clip.reader().series(clip.study, clip.series).instances[0].entry
     assert entry is not None and entry.pixels is not None

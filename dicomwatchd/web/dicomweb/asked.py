@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from starlette.requests import Request
@@ -10,10 +10,12 @@ from starlette.responses import Response
 
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import Uid
+from dicomwatchd.series.grouping import Held
 from dicomwatchd.series.standing import Standing
 from dicomwatchd.web.dicomweb import errors
 from dicomwatchd.web.dicomweb.errors import NotFound, Unsound
 from dicomwatchd.web.dicomweb.reading import ArchiveReader
+from dicomwatchd.web.dicomweb.room import Place, Room
 from dicomwatchd.web.dicomweb.sending import SECURE, Work
 from dicomwatchd.web.dicomweb.standing import HeldInstance, HeldStudy
 from dicomwatchd.web.needs import needs, person_of
@@ -53,8 +55,8 @@ def guarded(handler: Handler, failed: Callable[[DicomwatchdError], None]) -> Han
 class Archive:
     """The archive as one request sees it: what it names is there and sound, and the access is on record."""
 
-    def __init__(self, reader: ArchiveReader, audit: AccessAudit, work: Work) -> None:
-        self.reader, self.work = reader, work
+    def __init__(self, reader: ArchiveReader, audit: AccessAudit, work: Work, room: Room) -> None:
+        self.reader, self.work, self._room = reader, work, room
         self._audit = audit
 
     async def study(self, request: Request) -> HeldStudy:
@@ -63,10 +65,14 @@ class Archive:
 
     def recorded(
         self, request: Request, action: str, study_uid: Uid, chunks: Callable[[], Iterator[bytes]]
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """The chunks, once it is on record that somebody gets them; nothing is asked for before."""
         self._audit.record(person_of(request), action, study_uid)
         yield from chunks()
+
+    async def place(self, request: Request, held: Held) -> Place:
+        """To be given back when what is ``held`` for an answer has been taken. Raises NoRoom."""
+        return await self._room.take(person_of(request).name, held)
 
     async def record(self, request: Request, action: str, study_uid: Uid) -> None:
         await self.work.call(self._audit.record, person_of(request), action, study_uid)

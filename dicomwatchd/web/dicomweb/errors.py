@@ -19,6 +19,7 @@ from dicomwatchd.errors import (
     StudyNotFound,
     Transient,
 )
+from dicomwatchd.fetch.folder import DiskFull
 from dicomwatchd.fetch.sources import BadObject
 
 #: Amazon's standard retrieval takes 3 to 5 hours, and somebody has to ask for it first.
@@ -55,6 +56,19 @@ class TooMuch(Refused):
     status = 413
 
 
+class TooSlow(Refused):
+    """Whoever asked for it takes it too slowly (said in the log: the answer was begun)."""
+
+    code = "too-slow"
+    status = 408
+
+
+class NoRoom(Transient):
+    """Too much is being taken by others, or by the same person, just now."""
+
+    code = "no-room"
+
+
 class Unsound(Refused):
     """It is archived, and not handed out here as if it were sound: the damaged, the conflicting, and what belongs to a
     study of two patients."""
@@ -81,7 +95,7 @@ def status_of(error: DicomwatchdError) -> int:
             return 410
         case StudyNotFound():
             return 404
-        case ColdObject() | Transient():
+        case ColdObject() | Transient() | DiskFull():
             return 503
         case BadObject():
             return 502  # the store has not given what it was given

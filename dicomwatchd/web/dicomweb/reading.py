@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicomwatchd.archive.layout.instance import ManifestInstance
@@ -16,6 +16,7 @@ from dicomwatchd.errors import ColdObject, DicomwatchdError, Permanent
 from dicomwatchd.fetch.plan import Found
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.series.extract import Bulk
+from dicomwatchd.series.grouping import Held
 from dicomwatchd.series.reader import SeriesReader
 from dicomwatchd.series.shown import Instance
 from dicomwatchd.series.standing import Standing
@@ -92,6 +93,11 @@ class ArchiveReader:
         Raises NotFound before the first where there is no such frame, or they cannot be told apart."""
         return self._series.frame_values(self._with_frames(study, instance, numbers), numbers)
 
+    def held(self, study: HeldStudy, instance: HeldInstance, numbers: Sequence[int] | None) -> Held:
+        """What is kept on this machine while `frames` are taken; None are all. Raises as `frames`."""
+        whole = self._with_frames(study, instance, numbers or ())
+        return self._series.held(whole, numbers or range(1, whole.number_of_frames + 1))
+
     def frame_size_bytes(self, study: HeldStudy, instance: HeldInstance, number: int) -> int:
         """Of a frame as it is stored. Raises as `frames`."""
         whole = self._with_frames(study, instance, [number])
@@ -106,7 +112,7 @@ class ArchiveReader:
             raise NotFound("the instance has no such frame", code="no-such-frame")
         return whole
 
-    def file(self, study: HeldStudy, instance: HeldInstance) -> Iterator[bytes]:
+    def file(self, study: HeldStudy, instance: HeldInstance) -> Generator[bytes, None, None]:
         """The bytes as they were archived; all of them were compared before the first is given."""
         seen = self._look(study.study_uid)
         item = seen.items.get(instance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from functools import partial
@@ -21,6 +22,7 @@ from dicomwatchd.web.dicomweb.asked import METHODS, Archive, guarded
 from dicomwatchd.web.dicomweb.matching import Search
 from dicomwatchd.web.dicomweb.qido import Answer, Searcher
 from dicomwatchd.web.dicomweb.reading import ArchiveReader
+from dicomwatchd.web.dicomweb.room import LIMITS, Limits, Room
 from dicomwatchd.web.dicomweb.sending import Work
 from dicomwatchd.web.dicomweb.wado import Retrieval, warning
 from dicomwatchd.web.ports import AccessAudit
@@ -41,18 +43,20 @@ def routes(
     random: Callable[[int], bytes],
     failed: Callable[[DicomwatchdError], None],
     base_url: str,
+    limits: Limits = LIMITS,
 ) -> list[BaseRoute]:
     """All routes of DICOMweb. A middleware before them sets ``request.state.person``.
 
     The threads of ``reading`` are how many requests read the archive at once, those of ``pictures`` how many frames are
     decoded at once, a few hundred MiB each at most. ``random`` gives so many random bytes (`secrets.token_bytes`).
     ``failed`` is told of errors that are no fault of a request, the archive's own. ``base_url`` is where clients find
-    `PREFIX`: "https://archive.example.org".
+    `PREFIX`: "https://archive.example.org". ``limits``: how much is held for answers, and how long.
     """
-    work = Work(reading)
+    work = Work(reading, limits.pace)
     base_url = base_url.rstrip("/") + PREFIX
     reader = ArchiveReader(series)
-    archive = Archive(reader, audit, work)
+    room = Room(limits.most, lambda: shutil.disk_usage(series.directory).free, limits.wait_seconds)
+    archive = Archive(reader, audit, work, room)
     retrieval = Retrieval(archive, pictures, random, base_url)
     searches = _Searches(Searcher(catalogue, reader), archive, ReadAhead(series.read_ahead, reading), base_url)
     handlers: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [

@@ -13,8 +13,10 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from dicomwatchd.model import DicomJson
+from dicomwatchd.web.dicomweb.errors import TooSlow
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -25,14 +27,24 @@ _STRETCH_BYTES = 1024 * 1024
 _GZIP_LEVEL = 5
 _GZIP_FORMAT = 31  # zlib's windowBits of a gzip member (RFC 1952)
 
+
+class Pace(NamedTuple):
+    """Whoever takes an answer slower than ``bytes_each_second`` loses it, once that has taken ``grace_seconds`` longer
+    than it would at that rate: what was compared lies in memory, or in a temporary file, for so long."""
+
+    bytes_each_second: int
+    grace_seconds: float
+
+
+PACE = Pace(32 * 1024, 60.0)
 SECURE = {"X-Content-Type-Options": "nosniff", "Vary": "Accept, Accept-Encoding"}
 
 
 class Work:
     """What may take long is done in the threads of ``executor``: its threads are how much is read at once."""
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+    def __init__(self, executor: Executor, pace: Pace = PACE) -> None:
+        self._executor, self._pace = executor, pace
 
     async def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()
@@ -60,22 +72,26 @@ class Work:
         try:
             first = await self.call(reading.next)
         except BaseException:
-            self._give_up(reading)
+            self.give_up(reading)
             raise
         return Begun(first, reading)
 
     async def stream(self, begun: Begun) -> AsyncIterator[bytes]:
-        """All of it. Whoever stops to take it ends the reading, which ends after the stretch that it is at. What goes
-        wrong now ends the connection in the middle of the answer."""
-        stretch = begun.first
-        try:
-            while stretch:
-                yield stretch
-                stretch = await self.call(begun.reading.next)
-        finally:
-            self._give_up(begun.reading)
+        """All of it. What goes wrong now ends the connection in the middle of the answer. Raises TooSlow where whoever
+        takes it is."""
+        loop, pace = asyncio.get_running_loop(), self._pace
+        stretch, took_seconds, sent_bytes = begun.first, 0.0, 0
+        while stretch:
+            began = loop.time()
+            yield stretch
+            took_seconds += loop.time() - began  # what the archive takes does not count
+            sent_bytes += len(stretch)
+            if took_seconds > pace.grace_seconds + sent_bytes / pace.bytes_each_second:
+                raise TooSlow("the answer was taken too slowly")
+            stretch = await self.call(begun.reading.next)
 
-    def _give_up(self, reading: _Reading) -> None:
+    def give_up(self, reading: _Reading) -> None:
+        """Whoever stops to take it ends the reading, which ends after the stretch that it is at."""
         with suppress(RuntimeError):  # there are no threads any more
             self._executor.submit(reading.close)
 
@@ -122,7 +138,19 @@ async def streamed(
     sent = {**SECURE, **headers, "Content-Type": content_type}
     if begun.reading.is_at_end:
         return Response(begun.first, status, headers=sent)
-    return StreamingResponse(work.stream(begun), status, headers=sent)
+    return _Streamed(work, begun, status, sent)
+
+
+class _Streamed(StreamingResponse):
+    def __init__(self, work: Work, begun: Begun, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(work.stream(begun), status, headers=headers)
+        self._work, self._begun = work, begun
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:  # not the stream's affair: who has gone by now has not begun to take it
+            self._work.give_up(self._begun.reading)
 
 
 def is_fresh(request: Request, etag: str) -> bool:

@@ -12,6 +12,9 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dicomwatchd.fetch.spool import MEMORY_BYTES as SMALL_FILE_BYTES
+from dicomwatchd.intake.dicom.opening import DEFLATED
+from dicomwatchd.series.grouping import Held, held_for_file
 from dicomwatchd.web.dicomweb import multipart, negotiation, rendered, sending
 from dicomwatchd.web.dicomweb.asked import Archive, chosen, require_one_patient, sound
 from dicomwatchd.web.dicomweb.errors import NotAcceptable, NotFound, NotRenderable, Refused, TooMuch
@@ -65,10 +68,12 @@ class Retrieval:
             return self._head(found, choice, headers)
         if sending.is_fresh(request, etag):
             return await self._unchanged(request, "file", study, headers)
+        # Files follow one another: of all of them the largest is what lies here at once.
+        place = await self._archive.place(request, held_for_file(max(one.size_bytes for one in found)))
         if not choice.is_multipart:
             headers["Content-Length"] = str(found[0].size_bytes)
             file = self._archive.recorded(request, "file", study.study_uid, partial(self._reader.file, study, found[0]))
-            return await sending.streamed(self._work, file, headers, negotiation.DICOM)
+            return await sending.streamed(self._work, place.until_taken(file), headers, negotiation.DICOM)
         mark = multipart.boundary(self._random(16))
         heads = [_of_file(one) for one in found]
         headers["Content-Length"] = str(
@@ -77,7 +82,7 @@ class Retrieval:
         parts = (multipart.Part(head, self._reader.file(study, one)) for head, one in zip(heads, found, strict=True))
         content_type = multipart.content_type(choice.media_type, mark)
         body = self._archive.recorded(request, "file", study.study_uid, lambda: multipart.body(mark, parts))
-        return await sending.streamed(self._work, body, headers, content_type, status)
+        return await sending.streamed(self._work, place.until_taken(body), headers, content_type, status)
 
     def _head(self, found: Sequence[HeldInstance], choice: Chosen, headers: dict[str, str]) -> Response:
         if choice.is_multipart:
@@ -124,7 +129,14 @@ class Retrieval:
         def values() -> Iterator[multipart.Value]:
             return map(multipart.cut, self._reader.frames(study, instance, numbers))
 
-        return await self._in_parts(request, "frames", study, values, choice, instance, headers)
+        held = await self._held(study, instance, numbers)
+        return await self._in_parts(request, "frames", study, values, choice, instance, headers, held)
+
+    async def _held(self, study: HeldStudy, instance: HeldInstance, numbers: Sequence[int] | None) -> Held:
+        """For frames of an instance, None are all. What is small is not looked at more closely."""
+        if instance.size_bytes <= SMALL_FILE_BYTES and instance.transfer_syntax_uid not in DEFLATED:
+            return held_for_file(instance.size_bytes)
+        return await self._work.call(self._reader.held, study, instance, numbers)
 
     def _choice_of_frames(self, ranges: Sequence[Range], instance: HeldInstance, *, may_be_single: bool) -> Chosen:
         own = negotiation.media_type_of_frames(instance.transfer_syntax_uid)
@@ -140,6 +152,7 @@ class Retrieval:
         choice: Chosen,
         instance: HeldInstance,
         headers: dict[str, str],
+        held: Held,
     ) -> Response:
         """All of it in one stretch of a thread where it is short, as most frames are."""
         syntax = instance.transfer_syntax_uid
@@ -152,8 +165,9 @@ class Retrieval:
             return multipart.body(mark, (multipart.Part({"Content-Type": of_part}, one) for one in values()))
 
         content_type = multipart.content_type(choice.media_type, mark, syntax) if choice.is_multipart else of_part
+        place = await self._archive.place(request, held)
         recorded = self._archive.recorded(request, action, study.study_uid, body)
-        return await sending.streamed(self._work, recorded, headers, content_type)
+        return await sending.streamed(self._work, place.until_taken(recorded), headers, content_type)
 
     async def _unchanged(self, request: Request, action: str, study: HeldStudy, headers: dict[str, str]) -> Response:
         """The client has it, and is about to show it: that counts."""
@@ -183,7 +197,9 @@ class Retrieval:
                 return self._all_pixels(study, instance)
             return iter([self._value(study, instance, path)])
 
-        return await self._in_parts(request, "bulkdata", study, values, choice, instance, headers)
+        is_by_frames = is_pixels and not negotiation.is_native(instance.transfer_syntax_uid)
+        held = await self._held(study, instance, None) if is_by_frames else held_for_file(instance.size_bytes)
+        return await self._in_parts(request, "bulkdata", study, values, choice, instance, headers, held)
 
     def _value(self, study: HeldStudy, instance: HeldInstance, place: str) -> multipart.Value:
         _, chunks = self._reader.bulk(study, instance, place)
