@@ -18,7 +18,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dicomwatchd import config as configuration
 from dicomwatchd.archive import factory
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.layout import erasures
@@ -28,7 +27,8 @@ from dicomwatchd.archive.proof.verification import InstanceProblem, Verification
 from dicomwatchd.archive.proof.verification import verify as _verify
 from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY
+from dicomwatchd.config import loading
+from dicomwatchd.config.text import SOCKET_NAME, STATE_DIRECTORY
 from dicomwatchd.control.client import ControlClient
 from dicomwatchd.errors import CredentialsRefused, Permanent, StudyNotFound, Transient
 from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, by_uid, look_up
@@ -62,7 +62,7 @@ __all__ = [
 
 @contextmanager
 def open_archive(
-    archive: str | PathLike[str] | Mapping[str, Any] = configuration.DEFAULT_PATH, *, connections: int = 8
+    archive: str | PathLike[str] | Mapping[str, Any] = loading.DEFAULT_PATH, *, connections: int = 8
 ) -> Iterator[Archive]:
     """The archive that a configuration file names, or one in the words of its ``archive:`` section, without a file:
 
@@ -75,9 +75,9 @@ def open_archive(
     Raises ConfigError (with every problem), NotInitialised, ArchiveRefused, OutOfReach.
     """
     if isinstance(archive, Mapping):
-        settings = configuration.parse_archive(archive)
+        settings = loading.parse_archive(archive)
     else:
-        loaded = configuration.load(Path(archive)).archive
+        loaded = loading.load(Path(archive)).archive
         settings = loaded.store, loaded.catalogue
     with factory.opened(*settings, connections=connections) as (store, catalogue):
         yield Archive(store, catalogue, connections)

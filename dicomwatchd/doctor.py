@@ -23,7 +23,8 @@ from dicomwatchd.archive.preflight import run as preflight
 from dicomwatchd.archive.records import Query
 from dicomwatchd.archive.stores.port import Capabilities, ObjectStore
 from dicomwatchd.audit.proving import Prover
-from dicomwatchd.config import Config, Inbox
+from dicomwatchd.config.inboxes import Inbox
+from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.findings import Finding as Finding
 from dicomwatchd.localfiles import (

@@ -22,7 +22,7 @@ from dicomwatchd.archive.catalogues.sites import SiteTable
 from dicomwatchd.archive.layout.manifests import load
 from dicomwatchd.archive.records import Query
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.config_sites import Sites
+from dicomwatchd.config.sites import Sites
 from dicomwatchd.model import Uid
 from dicomwatchd.sites import report
 from dicomwatchd.sites.rounds import Own, SiteRounds

@@ -18,7 +18,7 @@ from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.config_series import SeriesObjects
+from dicomwatchd.config.series import SeriesObjects
 from dicomwatchd.daemon.composition import Parts, Surroundings
 from dicomwatchd.daemon.plan import CommitmentPlan, InboxPlan, Plan
 from dicomwatchd.errors import Fatal

@@ -12,7 +12,7 @@ from dicomwatchd import certificates
 from dicomwatchd.alarms.aside import Aside, Away
 from dicomwatchd.alarms.kinds import Found, Kind, Unsure
 from dicomwatchd.alarms.rhythm import Judged, judge
-from dicomwatchd.config_alarms import Alarms as Settings
+from dicomwatchd.config.alarms import Alarms as Settings
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.drills import Drills
 from dicomwatchd.queue.holds import Holds

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from dicomwatchd.alarms.aside import Aside, Away, Work
-from dicomwatchd.config_alarms import others_may_write
+from dicomwatchd.config.alarms import others_may_write
 
 DEADLINE_SECONDS = 30.0
 _LOOK_SECONDS = 0.1

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dicomwatchd.archive.layout.bundle import END_BYTES, member_bytes
-from dicomwatchd.config import BundledLayout
+from dicomwatchd.config.archive import BundledLayout
 
 GB_BYTES = 1 << 30
 NOT_INCLUDED = (

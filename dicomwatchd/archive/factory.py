@@ -11,7 +11,7 @@ from dicomwatchd.archive.catalogues.sites import SiteTable
 from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.archive.stores.uplink import Uplink
-from dicomwatchd.config import (
+from dicomwatchd.config.archive import (
     CatalogueSettings,
     DirectorySettings,
     DynamoDBSettings,

@@ -24,13 +24,13 @@ def check(invocation: Invocation, as_json: bool) -> int:
     Checks the file's text, and that the folders it names exist. It does not contact the archive; `archive init` and
     the daemon's start do that. Each problem is printed as one line on standard error: where it is, and what is wrong.
     """
-    from dicomwatchd import config as configuration
+    from dicomwatchd.config import loading
 
     path = invocation.config_path
     problems: list[tuple[str, str]] = []
     silent: list[str] = []
     try:
-        configuration.load(path, folders=True, silent=silent)
+        loading.load(path, folders=True, silent=silent)
     except ConfigError as error:
         problems = error.problems
         if not as_json:
@@ -49,6 +49,6 @@ def check(invocation: Invocation, as_json: bool) -> int:
 @config.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors."""
-    from dicomwatchd.config import Config
+    from dicomwatchd.config.whole import Config
 
     output.document(Config.model_json_schema())

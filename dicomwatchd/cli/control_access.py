@@ -38,15 +38,15 @@ def client(invocation: Invocation, socket_path: Path | None) -> ControlClient:
 def _configured_socket(config_path: Path) -> Path:
     """The socket that the configuration names. Only where none is there is the configuration checked, which takes
     longer than all the rest of a command that asks the daemon: it is to say what is wrong. Raises ConfigError."""
-    from dicomwatchd.config_text import named_socket, read_file
+    from dicomwatchd.config.text import named_socket, read_file
 
     data = read_file(config_path)
     named = named_socket(data)
     if named is not None and _is_socket(named):
         return named
-    from dicomwatchd import config
+    from dicomwatchd.config import loading
 
-    return config.parse(data, source=str(config_path)).socket_path
+    return loading.parse(data, source=str(config_path)).socket_path
 
 
 def _is_socket(path: Path) -> bool:
@@ -83,15 +83,15 @@ def ask(
 def _from_the_state(
     invocation: Invocation, command: str, arguments: dict[str, Any], unreachable: DaemonNotRunning
 ) -> Any:
-    from dicomwatchd import config
     from dicomwatchd.archive.factory import open_store
     from dicomwatchd.audit.proving import Prover
+    from dicomwatchd.config import loading
     from dicomwatchd.daemon.commands import reading
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.queue import open_queue_to_read
     from dicomwatchd.unit.receivers import names_by_inbox
 
-    loaded = config.load(invocation.config_path)
+    loaded = loading.load(invocation.config_path)
     try:
         queue = open_queue_to_read(loaded.state_directory, SystemClock())
     except (OSError, Fatal) as error:

@@ -189,12 +189,12 @@ def _destinations(invocation: Invocation) -> list[dict[str, Any]]:
     """From where this command runs, whoever runs the rest: the daemon never talks to them."""
     from dataclasses import asdict
 
-    from dicomwatchd import config
+    from dicomwatchd.config import loading
     from dicomwatchd.errors import ConfigError
     from dicomwatchd.findings import Finding
 
     try:
-        destinations = config.load(invocation.config_path).destinations
+        destinations = loading.load(invocation.config_path).destinations
     except ConfigError:
         return []  # not this user's to read, or told by the rest
     if not destinations:
@@ -214,16 +214,16 @@ def _from_here(invocation: Invocation) -> list[dict[str, Any]]:
     from contextlib import suppress
     from dataclasses import asdict
 
-    from dicomwatchd import config
     from dicomwatchd.archive.factory import open_catalogue, open_store
     from dicomwatchd.audit.proving import Prover
+    from dicomwatchd.config import loading
     from dicomwatchd.doctor import audit_chain, examine
     from dicomwatchd.errors import Fatal
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.queue import open_queue_to_read
     from dicomwatchd.unit import drop_in
 
-    loaded = config.load(invocation.config_path)
+    loaded = loading.load(invocation.config_path)
     store = open_store(loaded.archive.store, connections=2)
     try:
         catalogue = open_catalogue(loaded.archive.catalogue)

@@ -156,10 +156,10 @@ def _table(invocation: Invocation, where: ArchiveOptions) -> SiteTable:
 
 
 def _silent_after(invocation: Invocation, where: ArchiveOptions) -> float:
-    from dicomwatchd import config
-    from dicomwatchd.config_sites import Sites
+    from dicomwatchd.config import loading
+    from dicomwatchd.config.sites import Sites
 
-    configured = Sites() if where.given else config.load(invocation.config_path).sites
+    configured = Sites() if where.given else loading.load(invocation.config_path).sites
     return configured.silent_after_seconds
 
 

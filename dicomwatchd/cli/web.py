@@ -17,7 +17,7 @@ from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
 
 if TYPE_CHECKING:
-    from dicomwatchd import config_web
+    from dicomwatchd.config.web import Web
 
 #: As access.tokens.ROLES; importing that for --help is not worth it.
 _ROLES = ("read", "upload", "administrate")
@@ -191,12 +191,12 @@ def audit(
     return code
 
 
-def _settings(invocation: Invocation) -> config_web.Web:
+def _settings(invocation: Invocation) -> Web:
     """Raises ConfigError."""
-    from dicomwatchd import config
+    from dicomwatchd.config import loading
     from dicomwatchd.errors import ConfigError
 
-    found = config.load(invocation.config_path).web
+    found = loading.load(invocation.config_path).web
     if found is None:
         raise ConfigError([("web", "is missing")], source=str(invocation.config_path))
     return found

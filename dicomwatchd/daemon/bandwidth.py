@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dicomwatchd.archive.stores.uplink import Uplink
-from dicomwatchd.config_bandwidth import InForce
+from dicomwatchd.config.bandwidth import InForce
 from dicomwatchd.ports import Log, timestamp
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dicomwatchd.config_drill import RestoreDrill
+from dicomwatchd.config.drill import RestoreDrill
 from dicomwatchd.drill.trial import DIFFERS, DISK, ELSEWHERE
 from dicomwatchd.ports import timestamp
 from dicomwatchd.queue.drills import FIGURES_SECONDS, Drilled, Drills, Failed, Outcome

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dicomwatchd.config import Config
-from dicomwatchd.config_metrics import Metrics
+from dicomwatchd.config.metrics import Metrics
+from dicomwatchd.config.whole import Config
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.prometheus.counts import Counts
 from dicomwatchd.telemetry.fields import error_fields

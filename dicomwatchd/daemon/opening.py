@@ -12,7 +12,8 @@ from dicomwatchd.archive.factory import aws_session, open_catalogue, open_sites,
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.uplink import Uplink
-from dicomwatchd.config import BundledLayout, Config
+from dicomwatchd.config.archive import BundledLayout
+from dicomwatchd.config.whole import Config
 from dicomwatchd.daemon.plan import ACTIVE_SHIPMENTS
 from dicomwatchd.errors import ArchiveRefused, NotInitialised
 from dicomwatchd.pipeline.shipment import Archive, Bundling

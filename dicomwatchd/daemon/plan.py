@@ -8,18 +8,12 @@ from pathlib import Path
 
 from dicomwatchd import resolved_paths
 from dicomwatchd.alarms.conditions import CertificateFile
-from dicomwatchd.config import (
-    Config,
-    DeleteAfter,
-    DirectorySettings,
-    DynamoDBSettings,
-    Inbox,
-    S3Settings,
-    SqliteSettings,
-)
-from dicomwatchd.config_alarms import Alarms
-from dicomwatchd.config_drill import RestoreDrill
-from dicomwatchd.config_series import SeriesObjects
+from dicomwatchd.config.alarms import Alarms
+from dicomwatchd.config.archive import DirectorySettings, DynamoDBSettings, S3Settings, SqliteSettings
+from dicomwatchd.config.drill import RestoreDrill
+from dicomwatchd.config.inboxes import DeleteAfter, Inbox
+from dicomwatchd.config.series import SeriesObjects
+from dicomwatchd.config.whole import Config
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.pipeline.deletion.early import Room

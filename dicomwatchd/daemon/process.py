@@ -18,8 +18,9 @@ from types import FrameType
 from dicomwatchd import __version__
 from dicomwatchd.archive.stores.budget import keep_no_large_blocks
 from dicomwatchd.archive.stores.uplink import Uplink
-from dicomwatchd.config import DEFAULT_PATH, Config, load
-from dicomwatchd.config_bandwidth import schedule_of
+from dicomwatchd.config.bandwidth import schedule_of
+from dicomwatchd.config.loading import DEFAULT_PATH, load
+from dicomwatchd.config.whole import Config
 from dicomwatchd.daemon.opening import Probing, open_archive, reach_archive
 from dicomwatchd.daemon.supervisor import StopSignal, Supervisor
 from dicomwatchd.errors import (

@@ -11,7 +11,7 @@ from typing import Any
 
 from dicomwatchd import __version__, doctor
 from dicomwatchd.archive.fixity import progress
-from dicomwatchd.config import Config
+from dicomwatchd.config.whole import Config
 from dicomwatchd.daemon import drill_report
 from dicomwatchd.errors import Fatal, Permanent, Transient
 from dicomwatchd.intake.inbox import InboxIntake

@@ -14,7 +14,7 @@ from typing import Any
 from dicomwatchd import doctor
 from dicomwatchd.answering import Answering
 from dicomwatchd.archive.stores.uplink import Uplink
-from dicomwatchd.config import Config
+from dicomwatchd.config.whole import Config
 from dicomwatchd.control.limited import limited
 from dicomwatchd.control.server import Command, ControlServer
 from dicomwatchd.daemon.bandwidth import BandwidthReporter

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.config_drill import RestoreDrill
+from dicomwatchd.config.drill import RestoreDrill
 from dicomwatchd.drill.lot import Lot
 from dicomwatchd.drill.scratch import Scratch, ScratchUnusable
 from dicomwatchd.drill.trial import MANIFEST, Nothing, Trial

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from dicomwatchd.config import CALLING_AE_TITLE
-from dicomwatchd.config import Destination as Settings
+from dicomwatchd.config.destinations import CALLING_AE_TITLE
+from dicomwatchd.config.destinations import Destination as Settings
 from dicomwatchd.dicom_addresses import address_of, is_ae_title
 from dicomwatchd.dicom_tls import client_context
 from dicomwatchd.errors import Transient, Unarchivable

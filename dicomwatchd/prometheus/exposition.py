@@ -10,8 +10,8 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from dicomwatchd.config import Config
-from dicomwatchd.config_metrics import Metrics
+from dicomwatchd.config.metrics import Metrics
+from dicomwatchd.config.whole import Config
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.prometheus import families
 from dicomwatchd.prometheus.counts import Counts

@@ -25,7 +25,7 @@ from pynetdicom.presentation import PresentationContext
 
 from dicomwatchd import unread_pdus
 from dicomwatchd.commitments import PUSH_MODEL
-from dicomwatchd.config import AllowedPeer
+from dicomwatchd.config.receivers import AllowedPeer
 from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Uid
 from dicomwatchd.receiver.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import IPv6Address, ip_address
 
-from dicomwatchd.config import Receiver
+from dicomwatchd.config.receivers import Receiver
 from dicomwatchd.errors import Misconfigured
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.receiver import association

@@ -17,7 +17,10 @@ from types import FrameType
 
 from dicomwatchd import __version__
 from dicomwatchd.commitments import CommitmentFolder
-from dicomwatchd.config import DEFAULT_PATH, Commitment, Config, Destination, DestinationTls, Receiver, load
+from dicomwatchd.config.destinations import Destination, DestinationTls
+from dicomwatchd.config.loading import DEFAULT_PATH, load
+from dicomwatchd.config.receivers import Commitment, Receiver
+from dicomwatchd.config.whole import Config
 from dicomwatchd.dicom_tls import client_context
 from dicomwatchd.errors import ConfigError, DicomwatchdError, Misconfigured
 from dicomwatchd.ports import Clock, SystemClock

@@ -24,7 +24,8 @@ from dicomwatchd.commitments import (
     Unreadable,
     destination_of,
 )
-from dicomwatchd.config import Destination, Receiver
+from dicomwatchd.config.destinations import Destination
+from dicomwatchd.config.receivers import Receiver
 from dicomwatchd.dicom_addresses import address_of
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.receiver import association, calling

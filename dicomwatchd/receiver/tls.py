@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 from dicomwatchd import server_tls
-from dicomwatchd.config import ReceiverTls
+from dicomwatchd.config.receivers import ReceiverTls
 from dicomwatchd.errors import Misconfigured
 
 

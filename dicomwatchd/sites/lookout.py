@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dicomwatchd.archive.catalogues.sites import SiteRow
-from dicomwatchd.config_sites import LEAST_HEARTBEATS
+from dicomwatchd.config.sites import LEAST_HEARTBEATS
 from dicomwatchd.ports import Clock
 from dicomwatchd.sites import report
 from dicomwatchd.sites.report import SiteReport

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from dicomwatchd.config_sites import LONGEST_HEARTBEAT_SECONDS, SITE_NAME
+from dicomwatchd.config.sites import LONGEST_HEARTBEAT_SECONDS, SITE_NAME
 
 #: An item that is no larger is written for the least there is to pay (1 KB), key and numbers included.
 MOST_BYTES = 900

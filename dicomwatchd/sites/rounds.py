@@ -13,7 +13,7 @@ from typing import Any
 
 from dicomwatchd import __version__
 from dicomwatchd.archive.catalogues.sites import SiteTable
-from dicomwatchd.config_sites import Sites
+from dicomwatchd.config.sites import Sites
 from dicomwatchd.errors import CredentialsRefused, DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.ports import Clock, Log, timestamp
 from dicomwatchd.queue.archived import Totals

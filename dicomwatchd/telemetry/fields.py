@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from types import TracebackType
 
-from dicomwatchd.config import INBOX_NAME
+from dicomwatchd.config.basics import INBOX_NAME
 from dicomwatchd.errors import DicomwatchdError, Transient
 from dicomwatchd.model import UID_MAX_LENGTH
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import assert_never
 from urllib.parse import urlsplit
 
-from dicomwatchd import config
+from dicomwatchd.config.archive import DirectorySettings, DynamoDBSettings, S3Settings, SqliteSettings
+from dicomwatchd.config.whole import Config
 from dicomwatchd.dicom_addresses import address_of
 from dicomwatchd.unit import addresses
 from dicomwatchd.unit.addresses import Address
@@ -80,13 +81,13 @@ class Reach:
 # -- folders --------------------------------------------------------------------------------------------------------
 
 
-def writable_folders(settings: config.Config) -> list[Path]:
+def writable_folders(settings: Config) -> list[Path]:
     """Where the daemon has to write, beside what the unit gives it already."""
     folders = [inbox.path for inbox in settings.inboxes]
     store, catalogue = settings.archive.store, settings.archive.catalogue
-    if isinstance(store, config.DirectorySettings):
+    if isinstance(store, DirectorySettings):
         folders.append(store.path)
-    if isinstance(catalogue, config.SqliteSettings):
+    if isinstance(catalogue, SqliteSettings):
         folders.append(catalogue.path.parent)
     if settings.web is not None and settings.web.may_be_given_uploads:
         # Comes as an open folder. After a restart of the machine it is opened by its path, and that needs this line.
@@ -99,7 +100,7 @@ def writable_folders(settings: config.Config) -> list[Path]:
     return chosen
 
 
-def _commitment_folders(settings: config.Config) -> list[Path]:
+def _commitment_folders(settings: Config) -> list[Path]:
     """In which receiver and daemon leave each other word, each once."""
     return list(dict.fromkeys(one.commitment.folder for one in settings.receivers if one.commitment is not None))
 
@@ -107,7 +108,7 @@ def _commitment_folders(settings: config.Config) -> list[Path]:
 # -- addresses ------------------------------------------------------------------------------------------------------
 
 
-def reach(settings: config.Config, service: Service) -> Reach:
+def reach(settings: Config, service: Service) -> Reach:
     """The addresses that the daemon needs and no others, or why that is not known."""
     urls = list(endpoints(settings))
     if not urls:
@@ -141,32 +142,32 @@ def reach(settings: config.Config, service: Service) -> Reach:
     return Reach((*addresses.LOOPBACK, *listed, *scrapers(settings), *metadata), why)
 
 
-def scrapers(settings: config.Config) -> tuple[str, ...]:
+def scrapers(settings: Config) -> tuple[str, ...]:
     """The addresses and networks from which the figures for Prometheus may be fetched."""
     return settings.metrics.allow if settings.metrics is not None else ()
 
 
-def endpoints(settings: config.Config) -> Iterator[tuple[str, bool]]:
+def endpoints(settings: Config) -> Iterator[tuple[str, bool]]:
     """The URLs that the daemon talks to, and whether each is Amazon's own by its region. Every kind is named here: one
     that was forgotten would pass for a folder, and the unit's filter let nothing through to it."""
     store, catalogue = settings.archive.store, settings.archive.catalogue
     match store:
-        case config.S3Settings():
+        case S3Settings():
             yield _endpoint(store, f"{store.bucket}.s3")
-        case config.DirectorySettings():
+        case DirectorySettings():
             pass
         case _:
             assert_never(store)
     match catalogue:
-        case config.DynamoDBSettings():
+        case DynamoDBSettings():
             yield _endpoint(catalogue, "dynamodb")
-        case config.SqliteSettings():
+        case SqliteSettings():
             pass
         case _:
             assert_never(catalogue)
 
 
-def _endpoint(settings: config.S3Settings | config.DynamoDBSettings, name: str) -> tuple[str, bool]:
+def _endpoint(settings: S3Settings | DynamoDBSettings, name: str) -> tuple[str, bool]:
     if settings.endpoint_url is not None:
         return settings.endpoint_url, False
     return f"https://{name}.{settings.region or 'us-east-1'}.amazonaws.com", True
@@ -197,7 +198,7 @@ def steady(host: str, service: Service) -> frozenset[Address] | str:
 # -- the drop-in ----------------------------------------------------------------------------------------------------
 
 
-def drop_in(settings: config.Config, source: Path, reached: Reach, *, asked: str = "known", credential: bool) -> str:
+def drop_in(settings: Config, source: Path, reached: Reach, *, asked: str = "known", credential: bool) -> str:
     """Its text. ``asked`` is what was asked for about the addresses, "known" or "any", and counts for the next run too.
     The dash lets the service start without the folder, so that the daemon can say which one is missing."""
     lines = [
@@ -220,7 +221,7 @@ def drop_in(settings: config.Config, source: Path, reached: Reach, *, asked: str
     return "\n".join([*lines, ""])
 
 
-def receiver_drop_in(settings: config.Config, source: Path) -> str:
+def receiver_drop_in(settings: Config, source: Path) -> str:
     """Its text for the receiver's unit: the inboxes that receivers write to and the folders of commitments, which have
     to be mounted before one does, and who may connect or be called, where that is known."""
     names = {receiver.inbox for receiver in settings.receivers}
@@ -239,7 +240,7 @@ def receiver_drop_in(settings: config.Config, source: Path) -> str:
     )
 
 
-def receiver_peers(settings: config.Config) -> tuple[str, ...] | None:
+def receiver_peers(settings: Config) -> tuple[str, ...] | None:
     """The addresses of all who may send, and of those who are told of commitments; None where somebody may from any, or
     is called by a name, whose address may be another one tomorrow."""
     found: set[str] = set()
@@ -266,7 +267,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def changed_addresses(settings: config.Config, service: Service, allowed: str) -> list[str]:
+def changed_addresses(settings: Config, service: Service, allowed: str) -> list[str]:
     """What the daemon has to reach and a list of addresses does not hold any more, in words."""
     networks, changed = addresses.networks(allowed), []
     hosts = {proxy(url, service.environment) or urlsplit(url).hostname or "" for url, _ in endpoints(settings)}

@@ -7,7 +7,8 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dicomwatchd.config import Config, DynamoDBSettings, S3Settings
+from dicomwatchd.config.archive import DynamoDBSettings, S3Settings
+from dicomwatchd.config.whole import Config
 from dicomwatchd.unit import drop_in
 
 #: (subject, outcome, detail), as the doctor's findings.

@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from dicomwatchd import certificates
-from dicomwatchd.config import Config, Receiver
+from dicomwatchd.config.receivers import Receiver
+from dicomwatchd.config.whole import Config
 
 NOBODY = "nobody listens at {}: run systemctl enable --now dicomwatchd-receiver, and see its journal"
 

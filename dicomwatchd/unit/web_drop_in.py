@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dicomwatchd import config
-from dicomwatchd.config_web import Web
+from dicomwatchd.config.archive import DirectorySettings, SqliteSettings
+from dicomwatchd.config.web import Web
+from dicomwatchd.config.whole import Config
 from dicomwatchd.unit import addresses
 from dicomwatchd.unit.drop_in import Reach, Service, quoted, reach, steady
 
@@ -19,7 +20,7 @@ USER = "dicomwatchd-web"
 DAEMON = "dicomwatchd"
 
 
-def drop_in(settings: config.Config, source: Path, reached: Reach, *, credential: bool) -> str:
+def drop_in(settings: Config, source: Path, reached: Reach, *, credential: bool) -> str:
     """Its text."""
     lines = [
         f"# Written by dicomwatchd-folders from {source}.",
@@ -52,18 +53,16 @@ def staging_acls(web: Web) -> list[tuple[Path, str]]:
     ]
 
 
-def archive_folders(settings: config.Config) -> list[Path]:
+def archive_folders(settings: Config) -> list[Path]:
     """What of the archive is on this machine: to be read, and no more."""
     store, catalogue = settings.archive.store, settings.archive.catalogue
-    found = [store.path] if isinstance(store, config.DirectorySettings) else []
-    if isinstance(catalogue, config.SqliteSettings) and not any(
-        catalogue.path.is_relative_to(folder) for folder in found
-    ):
+    found = [store.path] if isinstance(store, DirectorySettings) else []
+    if isinstance(catalogue, SqliteSettings) and not any(catalogue.path.is_relative_to(folder) for folder in found):
         found.append(catalogue.path.parent)
     return found
 
 
-def web_reach(settings: config.Config, web: Web, service: Service) -> Reach:
+def web_reach(settings: Config, web: Web, service: Service) -> Reach:
     """The addresses that it needs, of archive, provider and whoever connects, or why that is not known."""
     if not web.address[0].is_loopback and web.proxy is None:
         return Reach(None, "browsers may come from every address")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.config import Config
-from dicomwatchd.config_web import Web
+from dicomwatchd.config.web import Web
+from dicomwatchd.config.whole import Config
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.series.reader import SeriesReader
 from dicomwatchd.web.ports import AccessAudit

@@ -24,8 +24,9 @@ from dicomwatchd import __version__
 from dicomwatchd.access.record import AccessRecord
 from dicomwatchd.access.tokens import Tokens
 from dicomwatchd.archive import factory
-from dicomwatchd.config import DEFAULT_PATH, Config, load
-from dicomwatchd.config_web import Web
+from dicomwatchd.config.loading import DEFAULT_PATH, load
+from dicomwatchd.config.web import Web
+from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import ConfigError, DicomwatchdError, Misconfigured, StateFailed
 from dicomwatchd.ports import Clock, SystemClock
 from dicomwatchd.series.reader import SeriesReader

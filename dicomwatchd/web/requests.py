@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dicomwatchd.config_web import is_local
+from dicomwatchd.config.web import is_local
 from dicomwatchd.web.needs import BODY_LIMIT, DEFAULT_BODY_BYTES
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

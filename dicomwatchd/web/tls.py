@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 from dicomwatchd import server_tls
-from dicomwatchd.config_web import WebTls
+from dicomwatchd.config.web import WebTls
 from dicomwatchd.errors import Misconfigured
 
 

@@ -31,7 +31,7 @@ from dicomwatchd.archive.stores.s3 import fast_path
 from dicomwatchd.archive.stores.s3.data_plane import S3DataPlane
 from dicomwatchd.archive.stores.s3.listed import Paging
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 from tests.servers.processes import free_port
 from tests.servers.tls import make_certificate
 

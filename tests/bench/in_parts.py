@@ -23,7 +23,7 @@ from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.stores.budget import keep_no_large_blocks
 from dicomwatchd.archive.stores.port import Capabilities
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import Encryption, S3Settings
+from dicomwatchd.config.archive import Encryption, S3Settings
 from dicomwatchd.model import Digest, Pieces
 from tests.servers.ceph import CephRgw
 from tests.servers.tls import make_certificate

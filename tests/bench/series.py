@@ -22,7 +22,7 @@ import pydicom
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
-from dicomwatchd.config import DirectorySettings
+from dicomwatchd.config.archive import DirectorySettings
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.shipment import Bundling
 from dicomwatchd.series.extract import extract

@@ -12,7 +12,7 @@ import pytest
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import DirectorySettings, Encryption, S3Settings
+from dicomwatchd.config.archive import DirectorySettings, Encryption, S3Settings
 from tests.servers.amazon import Amazon
 from tests.servers.ceph import KMS_KEY_ID, CephRgw
 

@@ -19,7 +19,7 @@ from dicomwatchd.archive.proof.verification import verify
 from dicomwatchd.archive.stores.port import Buffer, Restoring, Transition
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.cli.app import root
-from dicomwatchd.config import ObjectTag
+from dicomwatchd.config.archive import ObjectTag
 from dicomwatchd.errors import ArchiveRefused, ColdObject
 from dicomwatchd.fetch.cold import NOTHING_COLD, Asked, ask_back, find
 from tests.conformance.test_amazon_store import BIG, PREFIX, Place, at_amazon, examined, place

@@ -16,7 +16,7 @@ from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.verification import verify
 from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import Encryption, S3Settings
+from dicomwatchd.config.archive import Encryption, S3Settings
 from dicomwatchd.errors import CredentialsRefused, Stopping
 from tests.conformance.test_store import KEY, MIB, Source, bytes_of
 from tests.conformance.test_store_s3 import Switch, counted

@@ -23,7 +23,7 @@ from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.cli.app import root
-from dicomwatchd.config import DynamoDBSettings
+from dicomwatchd.config.archive import DynamoDBSettings
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
 from tests import amazon_reports, schemas

@@ -13,7 +13,7 @@ import pytest
 from dicomwatchd.archive.aws import deadlines
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.archive.stores.uplink import Uplink
-from dicomwatchd.config_bandwidth import schedule_of
+from dicomwatchd.config.bandwidth import schedule_of
 from dicomwatchd.ports import SystemClock
 from tests.conformance.conftest import BucketPlace
 from tests.conformance.test_store import MIB, Source

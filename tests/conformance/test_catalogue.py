@@ -18,7 +18,7 @@ from dicomwatchd.archive.catalogues.port import NO_INDEX, Catalogue
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.archive.documents import LEFT_OUT
 from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord, place
-from dicomwatchd.config import DynamoDBSettings, SqliteSettings
+from dicomwatchd.config.archive import DynamoDBSettings, SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, NotInitialised, OutOfReach, RevisionConflict
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import IDENTITIES_LIMIT, Identity, Order

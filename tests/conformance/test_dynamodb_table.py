@@ -21,7 +21,7 @@ from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.repair.rebuild import RebuildReport, rebuild
 from dicomwatchd.archive.stores.port import Buffer
-from dicomwatchd.config import DynamoDBSettings
+from dicomwatchd.config.archive import DynamoDBSettings
 from dicomwatchd.errors import ArchiveRefused, NotInitialised, OutOfReach, Permanent
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity

@@ -26,7 +26,7 @@ from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.repair.rebuild import rebuild
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore
 from dicomwatchd.cli.app import root
-from dicomwatchd.config import CatalogueSettings, DynamoDBSettings, SqliteSettings, StoreSettings
+from dicomwatchd.config.archive import CatalogueSettings, DynamoDBSettings, SqliteSettings, StoreSettings
 from dicomwatchd.errors import Permanent, StudyErased
 from dicomwatchd.fetch import look_up
 from dicomwatchd.model import Uid
@@ -106,7 +106,7 @@ def site(catalogue_settings: CatalogueSettings, place: Place, store: ObjectStore
 
 
 def _folder(place: FolderPlace) -> StoreSettings:
-    from dicomwatchd.config import DirectorySettings
+    from dicomwatchd.config.archive import DirectorySettings
 
     return DirectorySettings(kind="directory", path=place.path)
 

@@ -23,7 +23,7 @@ from dicomwatchd.archive.preflight import pace, rights, run, table
 from dicomwatchd.archive.stores.port import Buffer, Capabilities
 from dicomwatchd.archive.stores.s3 import protection
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import Archive, DynamoDBSettings, S3Settings, SqliteSettings
+from dicomwatchd.config.archive import Archive, DynamoDBSettings, S3Settings, SqliteSettings
 from dicomwatchd.errors import Transient
 from dicomwatchd.findings import Finding
 from dicomwatchd.model import Uid

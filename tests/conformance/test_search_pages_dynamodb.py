@@ -20,7 +20,7 @@ from dicomwatchd.archive.catalogues.port import NO_INDEX, OLD_MODALITIES, OLD_RE
 from dicomwatchd.archive.records import Query, StudyRecord, place
 from dicomwatchd.archive.repair.rebuild import rebuild
 from dicomwatchd.archive.stores.port import Buffer
-from dicomwatchd.config import DynamoDBSettings
+from dicomwatchd.config.archive import DynamoDBSettings
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.unit.memory_archive import MemoryStore
 from tests.unit.test_rebuild import manifests

@@ -21,7 +21,7 @@ from dicomwatchd.archive.catalogues.sqlite.sites import SqliteSites
 from dicomwatchd.archive.erasing.dynamodb import DynamoDBRecords
 from dicomwatchd.archive.erasing.sqlite import SqliteRecords
 from dicomwatchd.archive.records import Query
-from dicomwatchd.config import DynamoDBSettings, SqliteSettings
+from dicomwatchd.config.archive import DynamoDBSettings, SqliteSettings
 from dicomwatchd.errors import CatalogueEntryDamaged, CredentialsRefused, OutOfReach
 from dicomwatchd.model import Uid
 from tests.conformance.test_catalogue import ARCHIVE_ID, found, study

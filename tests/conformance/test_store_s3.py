@@ -21,7 +21,7 @@ from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import Buffer, Receipt
 from dicomwatchd.archive.stores.s3.multipart import part_size
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import Encryption
+from dicomwatchd.config.archive import Encryption
 from dicomwatchd.errors import (
     ArchiveRefused,
     DicomwatchdError,

@@ -17,7 +17,7 @@ import pytest
 from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 from dicomwatchd.archive.identity import ArchiveIdentity, write_identity
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import DynamoDBSettings, Encryption, S3Settings
+from dicomwatchd.config.archive import DynamoDBSettings, Encryption, S3Settings
 from dicomwatchd.errors import ArchiveRefused
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.pool import Workers

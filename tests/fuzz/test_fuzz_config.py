@@ -11,7 +11,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dicomwatchd.config import Config, load, parse
+from dicomwatchd.config.loading import load, parse
+from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import ConfigError
 from tests.fuzz.test_fuzz_names import NASTY, _places, _put
 

@@ -53,10 +53,10 @@ RECEIVER: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "return not allow or any(one.has_address(address) for",
                 "return any(True for",
             ),
-            ("nobody by mistake", "config_receiver.py", "            if not is_local:", "            if False:"),
+            ("nobody by mistake", "config/receivers.py", "            if not is_local:", "            if False:"),
             (
                 "certificates that nobody demands",
-                "config_receiver.py",
+                "config/receivers.py",
                 ' and tls.get("client_ca_file") is not None',
                 "",
             ),

@@ -19,10 +19,10 @@ from dicomweb_client.api import DICOMwebClient
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dicomwatchd import config
 from dicomwatchd.archive import factory
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.config import loading
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import Uid
 from dicomwatchd.series.reader import SeriesReader
@@ -104,7 +104,7 @@ async def _tick() -> None:
 @contextmanager
 def served(archive: Mapping[str, Any]) -> Iterator[Served]:
     """``archive`` is a configuration's section."""
-    with factory.opened(*config.parse_archive(archive), connections=8) as (store, catalogue):
+    with factory.opened(*loading.parse_archive(archive), connections=8) as (store, catalogue):
         assert catalogue is not None
         with served_from(store, catalogue) as running:
             yield running

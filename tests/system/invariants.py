@@ -14,7 +14,7 @@ from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
-from dicomwatchd.config import DirectorySettings, SqliteSettings
+from dicomwatchd.config.archive import DirectorySettings, SqliteSettings
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import open_queue_to_read

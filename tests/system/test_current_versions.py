@@ -18,7 +18,7 @@ from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.proof.evidence import LISTING_PAYS_FROM
 from dicomwatchd.archive.proof.verification import verify
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import ExpiryAfter, S3Settings
+from dicomwatchd.config.archive import ExpiryAfter, S3Settings
 from dicomwatchd.fetch.fetcher import Fetcher
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import stages

@@ -16,7 +16,7 @@ from dicomwatchd.archive.catalogues.dynamodb.sites import DynamoDBSites
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.archive.catalogues.sqlite.sites import SqliteSites
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
-from dicomwatchd.config import DirectorySettings, DynamoDBSettings, SqliteSettings
+from dicomwatchd.config.archive import DirectorySettings, DynamoDBSettings, SqliteSettings
 from tests.many_sites import ManySites, Spent, sites_of
 from tests.pieces import ARCHIVE_ID
 from tests.servers.dynamodb import DynamoDBLocal

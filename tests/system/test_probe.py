@@ -12,7 +12,7 @@ import pytest
 
 from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.layout.manifest import Manifest
-from dicomwatchd.config import Encryption
+from dicomwatchd.config.archive import Encryption
 from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, Transient
 from dicomwatchd.model import Uid
 from tests.faults import bench as benches

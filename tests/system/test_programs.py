@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd import config, doctor
+from dicomwatchd import doctor
+from dicomwatchd.config import loading
 from tests.synthetic import Made, Maker
 from tests.system.site import Site
 
@@ -215,7 +216,7 @@ def test_the_doctor_says_what_follows_without_a_lease(site: Site, monkeypatch: p
     for rule, said in (("delete", "comparing its content"), ("keep", "an archived file stays here")):
         site.config["inboxes"][0]["without_lease"] = rule
         site.write_config()
-        inbox = config.load(site.config_file).inboxes[0]
+        inbox = loading.load(site.config_file).inboxes[0]
         findings = [f for f in doctor._inbox(inbox) if f.subject.endswith("read leases")]
         assert [(f.outcome, said in f.detail) for f in findings] == [("note", True)]
 

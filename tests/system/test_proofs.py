@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd import config
 from dicomwatchd.archive.factory import open_store
 from dicomwatchd.audit.proving import Prover
 from dicomwatchd.audit.sealing import Sealing
+from dicomwatchd.config import loading
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import open_queue
 from tests.pieces import Log
@@ -111,7 +111,7 @@ def test_a_lost_state_is_no_alarm_and_is_seen(site: Site) -> None:
 
 def seal(site: Site) -> str:
     """What the daemon does a day later; returns the chain's id."""
-    loaded = config.load(site.config_file)
+    loaded = loading.load(site.config_file)
     queue = open_queue(site.state, SystemClock(), lambda _: None)
     store = open_store(loaded.archive.store, connections=2)
     prover = Prover(queue.audit, queue.segments, store, queue.binding.archive_id() or "")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
-from dicomwatchd.config import DirectorySettings
+from dicomwatchd.config.archive import DirectorySettings
 from dicomwatchd.series.reader import SeriesReader
 from tests.synthetic import Maker, Patient
 from tests.system.site import Site

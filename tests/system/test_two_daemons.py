@@ -17,7 +17,8 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.factory import open_catalogue, open_store
 from dicomwatchd.archive.layout.lineage import current
 from dicomwatchd.archive.layout.manifests import load
-from dicomwatchd.config import Config, parse
+from dicomwatchd.config.loading import parse
+from dicomwatchd.config.whole import Config
 from dicomwatchd.model import Uid
 from tests.faults.liar import Liar
 from tests.faults.proxy import FaultProxy

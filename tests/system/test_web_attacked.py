@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
-from dicomwatchd import config
 from dicomwatchd.access.record import AccessRecord, Wanted
+from dicomwatchd.config import loading
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.telemetry.journal import open_journal
@@ -75,7 +75,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
 
 def routes_of(config_file: Path, state: Path) -> list[tuple[str, str]]:
     """(method, path) of all that the program has, as it is put together."""
-    loaded = config.load(config_file)
+    loaded = loading.load(config_file)
     assert loaded.web is not None
     with ExitStack() as stack:
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))

@@ -83,7 +83,7 @@ class Warm:
 def once(config_file: Path, patience_seconds: float) -> int:
     """What `dicomwatchd --once` does, in one thread: 0 when all is archived, 1 when something is not."""
 
-    from dicomwatchd.config import load
+    from dicomwatchd.config.loading import load
     from dicomwatchd.daemon.composition import Parts, Surroundings
     from dicomwatchd.daemon.opening import open_archive
     from dicomwatchd.daemon.plan import plan_of

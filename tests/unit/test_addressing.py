@@ -19,7 +19,7 @@ from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.s3 import addressing, fast_path
 from dicomwatchd.archive.stores.s3.data_plane import Address, S3DataPlane
 from dicomwatchd.archive.stores.s3.store import _client_settings
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 from tests.servers.tls import Certificate, TlsTerminator, make_certificate
 from tests.unit.test_data_plane import OK, Server, put
 

@@ -24,8 +24,8 @@ from dicomwatchd.alarms.hook import Hook, HookFailed, Interrupted, Why
 from dicomwatchd.alarms.kinds import Found, Kind, Unsure, read_on
 from dicomwatchd.alarms.rounds import AT_ONCE, REST_SECONDS, WRITE_SECONDS, Alarms
 from dicomwatchd.archive.aws.observed import Observed
-from dicomwatchd.config import load
-from dicomwatchd.config_alarms import Alarms as Settings
+from dicomwatchd.config.alarms import Alarms as Settings
+from dicomwatchd.config.loading import load
 from dicomwatchd.errors import ConfigError, StateUnavailable
 from dicomwatchd.queue.drills import Drilled, Outcome
 from dicomwatchd.telemetry.journal import Journal

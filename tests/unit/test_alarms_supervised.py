@@ -14,7 +14,7 @@ from random import Random
 from click.testing import CliRunner
 
 from dicomwatchd.cli.app import root
-from dicomwatchd.config import load
+from dicomwatchd.config.loading import load
 from dicomwatchd.control.client import ControlClient
 from dicomwatchd.daemon.opening import open_archive
 from dicomwatchd.daemon.supervisor import StopSignal, Supervisor

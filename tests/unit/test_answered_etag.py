@@ -16,7 +16,7 @@ from dicomwatchd.archive.stores.port import Buffer, Capabilities, StoredObject
 from dicomwatchd.archive.stores.s3 import probe
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import Encryption, S3Settings
+from dicomwatchd.config.archive import Encryption, S3Settings
 from dicomwatchd.errors import Conflict, CredentialsRefused, OutOfReach, Permanent, Throttled
 
 DATA = b"content"

@@ -7,7 +7,7 @@ import pytest
 from dicomwatchd.archive.aws.clients import build_client, is_amazon, location
 from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import DynamoDBSettings, S3Settings
+from dicomwatchd.config.archive import DynamoDBSettings, S3Settings
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.multipart import MultipartSender
-from dicomwatchd.config import Encryption
+from dicomwatchd.config.archive import Encryption
 from dicomwatchd.errors import DicomwatchdError, Transient
 
 HEAD = b'<?xml version="1.0" encoding="UTF-8"?>'

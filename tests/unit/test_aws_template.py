@@ -17,7 +17,7 @@ from dicomwatchd.archive.catalogues.dynamodb.setup import definition
 from dicomwatchd.archive.stores.port import Transition
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
-from dicomwatchd.config import Encryption, ObjectTag, StorageClass
+from dicomwatchd.config.archive import Encryption, ObjectTag, StorageClass
 from dicomwatchd.model import Uid
 from tests import aws_template
 

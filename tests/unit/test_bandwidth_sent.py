@@ -20,8 +20,8 @@ from dicomwatchd.archive.stores.s3.connection import Connection
 from dicomwatchd.archive.stores.s3.probe import _Probe
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.archive.stores.uplink import Uplink
-from dicomwatchd.config import S3Settings
-from dicomwatchd.config_bandwidth import schedule_of
+from dicomwatchd.config.archive import S3Settings
+from dicomwatchd.config.bandwidth import schedule_of
 from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.model import Digest
 from dicomwatchd.ports import SystemClock

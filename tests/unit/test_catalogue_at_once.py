@@ -11,7 +11,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord
-from dicomwatchd.config import DynamoDBSettings
+from dicomwatchd.config.archive import DynamoDBSettings
 from dicomwatchd.errors import OutOfReach
 from dicomwatchd.model import Uid
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd import certificates, config
+from dicomwatchd import certificates
+from dicomwatchd.config import loading
 from dicomwatchd.unit import receivers
 from tests.unit.test_cli_archive import Site, bare, elsewhere, site
 from tests.unit.test_receiver_config import ARCHIVE, INBOXES
@@ -183,7 +184,7 @@ def test_the_doctor_on_a_receiver(make: Make, tmp_path: Path) -> None:
     tls = {"certificate_file": str(ours), "key_file": str(ours.with_suffix(".key")), "client_ca_file": str(authority)}
     given = [{"name": "ct", "ae_title": "ARCHIVE", "inbox": "ct1", "tls": tls}]
     given.append({"name": "mr", "ae_title": "ARCHIVE", "inbox": "ct1", "listen": "127.0.0.1:11113"})
-    parsed = config.parse({"inboxes": INBOXES, "archive": ARCHIVE, "receivers": given})
+    parsed = loading.parse({"inboxes": INBOXES, "archive": ARCHIVE, "receivers": given})
     found = {subject: (outcome, detail) for subject, outcome, detail in receivers.findings(parsed, NOW)}
     assert found["receiver ct: certificate"][0] == "note" and "2027-03-10" in found["receiver ct: certificate"][1]
     assert found["receiver ct: client CA"][0] == "bad" and "2020-01-01" in found["receiver ct: client CA"][1]

@@ -21,7 +21,7 @@ from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore
 from dicomwatchd.cli.app import root
-from dicomwatchd.config import DirectorySettings, SqliteSettings
+from dicomwatchd.config.archive import DirectorySettings, SqliteSettings
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity
 from dicomwatchd.ports import SystemClock

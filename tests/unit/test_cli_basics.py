@@ -15,11 +15,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dicomwatchd import config
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import COMMANDS, DEFAULT_CONFIG, root
 from dicomwatchd.cli.lazy import LazyGroup
 from dicomwatchd.cli.terminal import output, tables
+from dicomwatchd.config import loading
 from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
 from dicomwatchd.errors import (
     ArchiveRefused,
@@ -62,7 +62,7 @@ def test_version() -> None:
 
 
 def test_default_configuration_is_the_daemons() -> None:
-    assert DEFAULT_CONFIG == config.DEFAULT_PATH
+    assert DEFAULT_CONFIG == loading.DEFAULT_PATH
 
 
 def test_help_imports_nothing_heavy_and_is_quick() -> None:
@@ -83,6 +83,12 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
         times.append(time.monotonic() - begun)
         assert done.stdout.endswith("HEAVY []\n"), done.stdout[-200:]
     assert min(times) < 1.0, times
+
+
+def test_the_daemons_socket_is_known_without_pydantic() -> None:
+    """Commands that only ask the daemon are quick."""
+    code = "import sys; from dicomwatchd.config.text import named_socket; print('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dicomwatchd.cli.app import root
-from dicomwatchd.config import parse
-from dicomwatchd.config_text import named_socket, read_yaml
+from dicomwatchd.config.loading import parse
+from dicomwatchd.config.text import named_socket, read_yaml
 from dicomwatchd.control.client import ControlClient, DaemonRefused, DaemonUnreachable
 from dicomwatchd.ports import SystemClock, timestamp
 from dicomwatchd.queue import open_queue

@@ -17,7 +17,7 @@ from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import root
 from dicomwatchd.cli.lazy import DefaultGroup
 from dicomwatchd.cli.studies.access import ArchiveOptions
-from dicomwatchd.config import Config
+from dicomwatchd.config.whole import Config
 
 MAN = Path(__file__).parents[2] / "docs" / "man"
 _OPTION = re.compile(r"(?<![\w-])--?[a-z](?:[a-z0-9-]*[a-z0-9])?(?![\w-])")

@@ -14,7 +14,7 @@ from dicomwatchd.archive.catalogues.sites import FORGOTTEN, SiteRow
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.archive.catalogues.sqlite.sites import SqliteSites
 from dicomwatchd.cli.app import root
-from dicomwatchd.config import SqliteSettings
+from dicomwatchd.config.archive import SqliteSettings
 from dicomwatchd.ports import timestamp
 from dicomwatchd.sites.report import SiteReport
 from tests import schemas

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dicomwatchd import config
+from dicomwatchd.config import loading
+from dicomwatchd.config.archive import S3Settings, SqliteSettings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "etc/compose"
@@ -53,12 +54,12 @@ def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
 
 
 def test_the_daemon_s_configuration_is_valid_and_reaches_the_others(compose: dict[str, Any]) -> None:
-    settings = config.load(COMPOSE / "config.yaml")
+    settings = loading.load(COMPOSE / "config.yaml")
     daemon = compose["services"]["daemon"]
     inside = {volume.split(":")[1] for volume in compose["services"]["init"]["volumes"]}
     assert daemon["volumes"] == compose["services"]["init"]["volumes"]
     store, catalogue = settings.archive.store, settings.archive.catalogue
-    assert isinstance(store, config.S3Settings) and isinstance(catalogue, config.SqliteSettings)
+    assert isinstance(store, S3Settings) and isinstance(catalogue, SqliteSettings)
     wanted = {str(settings.state_directory), str(settings.inboxes[0].path), str(catalogue.path.parent)}
     assert wanted | {"/etc/dicomwatchd/config.yaml"} == inside
     assert store.endpoint_url == "http://store:7070"

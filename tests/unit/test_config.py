@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomwatchd import config
-from dicomwatchd.config import Config, DeleteAfter
-from dicomwatchd.config_text import read_yaml
+from dicomwatchd.config import loading
+from dicomwatchd.config.inboxes import DeleteAfter
+from dicomwatchd.config.text import read_yaml
+from dicomwatchd.config.whole import Config
 from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.errors import ConfigError
 
@@ -28,7 +29,7 @@ S3: dict[str, Any] = {
 
 def problems(data: Any) -> list[tuple[str, str]]:
     with pytest.raises(ConfigError) as caught:
-        config.parse(data)
+        loading.parse(data)
     return caught.value.problems
 
 
@@ -45,7 +46,7 @@ def with_catalogue(**values: Any) -> dict[str, Any]:
 
 
 def test_defaults() -> None:
-    parsed = config.parse(with_inbox())
+    parsed = loading.parse(with_inbox())
     assert parsed.workers == 256
     assert parsed.scan_interval_seconds == 60
     assert parsed.state_directory == Path("/var/lib/dicomwatchd")
@@ -61,17 +62,17 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(("of_all", "of_one", "waits"), [(None, None, 1800), (60, None, 60), (60, 0, 0), (0, 5, 5)])
 def test_how_long_an_inbox_s_studies_wait(of_all: int | None, of_one: int | None, waits: int) -> None:
     data = with_inbox() if of_one is None else with_inbox(max_wait_seconds=of_one)
-    [inbox] = plan_of(config.parse(data if of_all is None else {**data, "max_wait_seconds": of_all})).inboxes
+    [inbox] = plan_of(loading.parse(data if of_all is None else {**data, "max_wait_seconds": of_all})).inboxes
     assert inbox.max_wait_seconds == waits
 
 
 def test_fetch_needs_the_archive_only() -> None:
-    assert config.parse({"archive": ARCHIVE}).inboxes == ()
+    assert loading.parse({"archive": ARCHIVE}).inboxes == ()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("0s", 0), ("90s", 90), ("12h", 43200), ("7d", 604800), ("2w", 1209600)])
 def test_durations(text: str, seconds: int) -> None:
-    after = config.parse(with_inbox(after_archive={"delete_after": text})).inboxes[0].after_archive
+    after = loading.parse(with_inbox(after_archive={"delete_after": text})).inboxes[0].after_archive
     assert isinstance(after, DeleteAfter)
     assert after.seconds == seconds
 
@@ -90,7 +91,7 @@ def test_durations(text: str, seconds: int) -> None:
     ],
 )
 def test_character_sets(written: str | None, meant: str | None) -> None:
-    found = config.parse({**with_inbox(charset_when_missing=written), "charset_when_missing": written})
+    found = loading.parse({**with_inbox(charset_when_missing=written), "charset_when_missing": written})
     assert (found.charset_when_missing, found.inboxes[0].charset_when_missing) == (meant, meant)
 
 
@@ -317,16 +318,16 @@ def test_every_problem_at_once_whatever_its_kind() -> None:
 def test_http_needs_leave_and_https_none(allowed: dict[str, bool]) -> None:
     scheme = "http" if allowed else "https"
     for host in ("store.example", "store.example:9000", "[::1]:9000", "10.1.2.3/"):
-        parsed = config.parse(with_store(endpoint_url=f"{scheme}://{host}", **allowed))
+        parsed = loading.parse(with_store(endpoint_url=f"{scheme}://{host}", **allowed))
         assert parsed.archive.store.kind == "s3"
 
 
 def test_leave_for_http_does_not_depend_on_the_order_of_the_keys() -> None:
     store = {"insecure_http": True, "kind": "s3", "bucket": "abc", "endpoint_url": "http://store.example"}
-    config.parse({"archive": {**S3, "store": store}})
-    config.parse({"archive": {**S3, "store": dict(reversed(store.items()))}})
+    loading.parse({"archive": {**S3, "store": store}})
+    loading.parse({"archive": {**S3, "store": dict(reversed(store.items()))}})
     encryption = {"key_id": "alias/dicom", "mode": "aws:kms"}
-    config.parse(with_store(encryption=encryption))
+    loading.parse(with_store(encryption=encryption))
 
 
 # --- folders that must not lie in each other
@@ -342,7 +343,7 @@ def test_inboxes_must_not_overlap(other: str) -> None:
 def test_a_common_beginning_of_the_name_is_no_overlap() -> None:
     data = with_inbox()
     data["inboxes"].append({"name": "ct10", "path": "/srv/dicom/ct10"})
-    assert len(config.parse(data).inboxes) == 2
+    assert len(loading.parse(data).inboxes) == 2
 
 
 def test_overlaps_are_seen_through_symbolic_links(tmp_path: Path) -> None:
@@ -353,7 +354,7 @@ def test_overlaps_are_seen_through_symbolic_links(tmp_path: Path) -> None:
     data["state_directory"] = str(tmp_path)
     (tmp_path / "real" / "sub").mkdir()
     with pytest.raises(ConfigError) as caught:
-        config.parse(data, folders=True)
+        loading.parse(data, folders=True)
     assert caught.value.problems == [
         ("inboxes[1].path", "overlaps inboxes[0].path"),
         ("state_directory", "overlaps inboxes[0].path"),
@@ -361,7 +362,7 @@ def test_overlaps_are_seen_through_symbolic_links(tmp_path: Path) -> None:
     ]
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(ConfigError, match="is not a folder"):
-        config.parse(with_inbox(path=str(tmp_path / "loop")), folders=True)
+        loading.parse(with_inbox(path=str(tmp_path / "loop")), folders=True)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +396,7 @@ def test_missing_folders(tmp_path: Path) -> None:
         ],
     }
     with pytest.raises(ConfigError) as caught:
-        config.parse(data, folders=True)
+        loading.parse(data, folders=True)
     assert caught.value.problems == [
         ("inboxes[1].path", "is not a folder"),
         ("inboxes[2].path", "is not a folder: no such file or folder"),
@@ -405,7 +406,7 @@ def test_missing_folders(tmp_path: Path) -> None:
     assert str(caught.value.paths["inboxes[1].path"]) == str(tmp_path / "file")
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(ConfigError, match="at least one inbox"):
-        config.parse({"archive": ARCHIVE, "state_directory": str(tmp_path)}, folders=True)
+        loading.parse({"archive": ARCHIVE, "state_directory": str(tmp_path)}, folders=True)
 
 
 # --- the file
@@ -438,7 +439,7 @@ def test_a_file_that_cannot_be_read_as_intended(text: str, problem: tuple[str, s
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        config.load(path)
+        loading.load(path)
     assert problem in caught.value.problems
     assert caught.value.path == str(path)
     assert str(tmp_path) not in str(caught.value)
@@ -447,10 +448,10 @@ def test_a_file_that_cannot_be_read_as_intended(text: str, problem: tuple[str, s
 def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none", "cannot be read: No such file"), (tmp_path, "cannot be read: Is a dir")):
         with pytest.raises(ConfigError, match=reason):
-            config.load(path)
+            loading.load(path)
     (tmp_path / "latin").write_bytes(b"a: \xe4")
     with pytest.raises(ConfigError, match="not UTF-8"):
-        config.load(tmp_path / "latin")
+        loading.load(tmp_path / "latin")
 
 
 def test_merge_keys_may_be_overridden(tmp_path: Path) -> None:
@@ -459,7 +460,7 @@ def test_merge_keys_may_be_overridden(tmp_path: Path) -> None:
         "archive: {store: {kind: directory, path: /a}, catalogue: {kind: sqlite, path: /a/c.db}}\n"
         "inboxes:\n- &first {name: ct1, path: /srv/ct1, quiet_seconds: 5}\n- {<<: *first, name: ct2, path: /srv/ct2}\n"
     )
-    assert [(box.name, box.quiet_seconds) for box in config.load(path).inboxes] == [("ct1", 5), ("ct2", 5)]
+    assert [(box.name, box.quiet_seconds) for box in loading.load(path).inboxes] == [("ct1", 5), ("ct2", 5)]
 
 
 def test_a_problem_does_not_show_the_value() -> None:
@@ -470,7 +471,7 @@ def test_a_problem_does_not_show_the_value() -> None:
         with_inbox(watch=secret),
     ):
         with pytest.raises(ConfigError) as caught:
-            config.parse(data)
+            loading.parse(data)
         assert secret not in str(caught.value)
 
 
@@ -507,14 +508,14 @@ def test_any_data_is_a_configuration_or_a_list_of_problems(
         {**data, "archive": {**ARCHIVE, "store": s3}},
         {**data, "archive": ARCHIVE, "inboxes": [inbox, {"name": store, "path": catalogue}]},
     ):
-        _check_any(lambda candidate=candidate: config.parse(candidate))  # type: ignore[misc]
+        _check_any(lambda candidate=candidate: loading.parse(candidate))  # type: ignore[misc]
 
 
 @given(st.text(max_size=200) | st.text(alphabet="a:-?[]{}&*!|>'\"%@\\ \n1", max_size=40))
 def test_any_text_is_a_configuration_or_a_list_of_problems(text: str) -> None:
-    _check_any(lambda: config.parse(read_yaml(text)))
+    _check_any(lambda: loading.parse(read_yaml(text)))
 
 
 @pytest.mark.parametrize("tag", ["timestamp", "int", "float", "bool", "binary", "omap", "pairs", "set", "null", "x"])
 def test_values_that_do_not_fit_their_tag(tag: str) -> None:
-    _check_any(lambda: config.parse(read_yaml(f'archive: !!{tag} "maybe"')))
+    _check_any(lambda: loading.parse(read_yaml(f'archive: !!{tag} "maybe"')))

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dicomwatchd import config
-from dicomwatchd.config_bandwidth import InForce, Schedule, schedule_of
+from dicomwatchd.config import loading
+from dicomwatchd.config.bandwidth import InForce, Schedule, schedule_of
 from dicomwatchd.errors import ConfigError
 from tests.unit.test_config import with_inbox
 
@@ -19,7 +19,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 def schedule(bandwidth: dict[str, str]) -> Schedule:
-    found = schedule_of(config.parse({**with_inbox(), "bandwidth": bandwidth}).bandwidth)
+    found = schedule_of(loading.parse({**with_inbox(), "bandwidth": bandwidth}).bandwidth)
     assert found is not None
     return found
 
@@ -29,7 +29,7 @@ def limit(of: Schedule, local: datetime) -> int | None:
 
 
 def test_without_it_nothing_is_limited() -> None:
-    assert schedule_of(config.parse(with_inbox()).bandwidth) is None
+    assert schedule_of(loading.parse(with_inbox()).bandwidth) is None
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,10 @@ def test_days(when: str, days: set[int]) -> None:
 def test_what_is_wrong_is_said_plainly(bandwidth: Any, place: str | None, why: str | None) -> None:
     data = {**with_inbox(), "bandwidth": bandwidth}
     if place is None:
-        assert config.parse(data).bandwidth is None
+        assert loading.parse(data).bandwidth is None
         return
     with pytest.raises(ConfigError) as raised:
-        config.parse(data)
+        loading.parse(data)
     assert raised.value.problems == [(place, why)]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd import config
+from dicomwatchd.config import loading
 from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.pipeline.deletion.early import Room
 from tests.unit.test_config import problems, with_inbox
@@ -26,7 +26,7 @@ ABOVE = "must have a disk_free_goal above disk_free_min, and that above 0%"
     ],
 )
 def test_what_is_planned(rule: Any, room: Room | None) -> None:
-    [inbox] = plan_of(config.parse(with_inbox(after_archive=rule))).inboxes
+    [inbox] = plan_of(loading.parse(with_inbox(after_archive=rule))).inboxes
     assert inbox.room == room
 
 

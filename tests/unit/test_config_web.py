@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd import config
+from dicomwatchd.config import loading
 from dicomwatchd.errors import ConfigError
 
 ARCHIVE = {"store": {"kind": "directory", "path": "/a"}, "catalogue": {"kind": "sqlite", "path": "/a/c.db"}}
@@ -18,15 +18,15 @@ READ = {"read": ["radiology"]}
 
 def problems(**web: Any) -> dict[str, str]:
     try:
-        config.parse({"archive": ARCHIVE, "web": web})
+        loading.parse({"archive": ARCHIVE, "web": web})
     except ConfigError as error:
         return dict(error.problems)
     return {}
 
 
 def test_it_is_off_and_on_loopback_unless_told() -> None:
-    assert config.parse({"archive": ARCHIVE}).web is None
-    web = config.parse({"archive": ARCHIVE, "web": {"tokens": True}}).web
+    assert loading.parse({"archive": ARCHIVE}).web is None
+    web = loading.parse({"archive": ARCHIVE, "web": {"tokens": True}}).web
     assert web is not None and web.address[0].is_loopback and web.origin == "http://127.0.0.1:8442"
 
 
@@ -81,7 +81,7 @@ def test_what_is_closed_enough_is_taken(web: dict[str, Any]) -> None:
 
 def test_no_port_is_given_twice_and_no_folder_lies_in_an_inbox() -> None:
     with pytest.raises(ConfigError) as refused:
-        config.parse(
+        loading.parse(
             {
                 "archive": ARCHIVE,
                 "web": {"tokens": True, "listen": "127.0.0.1:9187", "state": "/in/web"},

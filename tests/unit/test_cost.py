@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from dicomwatchd.archive.catalogues.dynamodb.items import to_items
 from dicomwatchd.archive.cost import GB_BYTES, PricesError, Sizes, added_up, load_prices
 from dicomwatchd.cli.app import root
-from dicomwatchd.config import BundledLayout
+from dicomwatchd.config.archive import BundledLayout
 from tests import schemas
 from tests.unit.memory_archive import PATIENT, SERIES, STUDY, MemoryStore, archive, content
 from tests.unit.test_cli_archive import Site, bare, site

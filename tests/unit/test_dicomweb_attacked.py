@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dicomwatchd.config_web import WebProxy
+from dicomwatchd.config.web import WebProxy
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.series import grouping, objects

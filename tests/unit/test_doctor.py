@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd import config, doctor
+from dicomwatchd import doctor
 from dicomwatchd.archive.stores.port import Capabilities, Destination
+from dicomwatchd.config import loading
 from dicomwatchd.errors import OutOfReach
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unit.test_deletion_races import without_strict_rename
@@ -25,7 +26,7 @@ Examine = Callable[..., dict[str, doctor.Finding]]
 def examine(tmp_path: Path) -> Examine:
     (tmp_path / "inbox" / "DOE").mkdir(parents=True)
     (tmp_path / "state").mkdir()
-    parsed = config.parse(
+    parsed = loading.parse(
         {
             "state_directory": str(tmp_path / "state"),
             "archive": {

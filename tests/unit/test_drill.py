@@ -16,7 +16,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.layout.manifest import Manifest
-from dicomwatchd.config_drill import RestoreDrill
+from dicomwatchd.config.drill import RestoreDrill
 from dicomwatchd.daemon import drill_report
 from dicomwatchd.drill import rounds, trial
 from dicomwatchd.drill.lot import SAMPLE, Lot

@@ -13,8 +13,8 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.cli.drill import line
-from dicomwatchd.config import parse
-from dicomwatchd.config_drill import RestoreDrill
+from dicomwatchd.config.drill import RestoreDrill
+from dicomwatchd.config.loading import parse
 from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.drill import scratch, trial
 from dicomwatchd.drill.scratch import NAME

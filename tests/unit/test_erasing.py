@@ -24,7 +24,7 @@ from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.repair.rebuild import rebuild
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.cli.studies import erase as erase_command
-from dicomwatchd.config import SqliteSettings
+from dicomwatchd.config.archive import SqliteSettings
 from dicomwatchd.errors import CredentialsRefused, Permanent, StudyErased, StudyNotFound, Transient
 from dicomwatchd.fetch import look_up
 from dicomwatchd.model import Uid

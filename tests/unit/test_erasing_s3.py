@@ -14,7 +14,7 @@ from dicomwatchd.archive.erasing.erasure import Eraser, Who
 from dicomwatchd.archive.erasing.port import StoredVersion
 from dicomwatchd.archive.erasing.s3 import S3Eraser
 from dicomwatchd.archive.layout import erasures
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 from dicomwatchd.errors import CredentialsRefused, Permanent, Transient
 from dicomwatchd.model import Uid
 from tests.unit.erasing import BECAUSE, WHO, MemoryRecords

@@ -14,7 +14,7 @@ from dicomwatchd.archive.stores.port import Buffer, Capabilities
 from dicomwatchd.archive.stores.s3 import probe
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch, judge
-from dicomwatchd.config import AcceptExpiry, ExpiryAfter, ObjectTag, S3Settings
+from dicomwatchd.config.archive import AcceptExpiry, ExpiryAfter, ObjectTag, S3Settings
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.deletion import batch, evidence

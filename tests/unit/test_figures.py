@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from dicomwatchd.archive.stores.port import Content, Receipt
-from dicomwatchd.config import Config
+from dicomwatchd.config.whole import Config
 from dicomwatchd.daemon.status import StatusReporter
 from dicomwatchd.pipeline.shipment import Archive, Shipment
 from dicomwatchd.telemetry.figures import figures

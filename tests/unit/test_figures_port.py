@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.config import Config, parse
+from dicomwatchd.config.loading import parse
+from dicomwatchd.config.whole import Config
 from dicomwatchd.daemon.figures import AGAIN_SECONDS, FiguresPort
 from dicomwatchd.prometheus.counts import Counts
 from dicomwatchd.prometheus.listener import Listener

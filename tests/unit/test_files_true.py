@@ -13,8 +13,11 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from dicomwatchd import config, config_text
-from dicomwatchd.config_web import Web
+from dicomwatchd.config import loading
+from dicomwatchd.config.archive import DynamoDBSettings, S3Settings
+from dicomwatchd.config.text import read_yaml
+from dicomwatchd.config.web import Web
+from dicomwatchd.config.whole import Config
 from dicomwatchd.unit import drop_in as unit_drop_in
 from dicomwatchd.unit import web_drop_in
 from dicomwatchd.unit.addresses import LOOPBACK
@@ -48,12 +51,12 @@ def needs(program: str) -> None:
 
 
 def test_the_sample_is_valid_and_has_the_names_that_are_promised() -> None:
-    sample = config.load(SAMPLE)
+    sample = loading.load(SAMPLE)
     (inbox,) = sample.inboxes
     assert (inbox.name, str(inbox.path), inbox.after_archive) == ("ct1", "/srv/dicom/ct1", "delete")
     store, catalogue = sample.archive.store, sample.archive.catalogue
-    assert isinstance(store, config.S3Settings)
-    assert isinstance(catalogue, config.DynamoDBSettings)
+    assert isinstance(store, S3Settings)
+    assert isinstance(catalogue, DynamoDBSettings)
     assert (store.bucket, store.encryption.mode, store.encryption.key_id) == (
         "hospital-archive",
         "aws:kms",
@@ -64,7 +67,7 @@ def test_the_sample_is_valid_and_has_the_names_that_are_promised() -> None:
 
 def test_the_sample_shows_the_defaults_in_force() -> None:
     """Everything in it that has a default is that default: reading it tells what happens without it."""
-    sample = config.load(SAMPLE)
+    sample = loading.load(SAMPLE)
     shown_otherwise = {"name", "path", "bucket", "region", "encryption", "table", "kind"}
     for model in (sample, *sample.inboxes, sample.archive.store, sample.archive.catalogue):
         for name, field in type(model).model_fields.items():
@@ -80,10 +83,10 @@ def test_what_the_sample_has_commented_out_is_true_too() -> None:
     for kind in ("store", "catalogue"):
         other = re.sub(rf"(?ms)^  {kind}:\n    kind: (?:s3|dynamodb)\n(?:    .*?\n)+", "", other, count=1)
     other = re.sub(r"(?m)^( *)# (control_socket|log_level|include|exclude):", r"\1\2:", other)
-    data = config_text.read_yaml(other)
-    parsed = config.parse(data)
+    data = read_yaml(other)
+    parsed = loading.parse(data)
     assert (parsed.archive.store.kind, parsed.archive.catalogue.kind) == ("directory", "sqlite")
-    assert parsed.socket_path == config.load(SAMPLE).socket_path
+    assert parsed.socket_path == loading.load(SAMPLE).socket_path
     assert parsed.log_level == "INFO"
     assert parsed.inboxes[0].include == ("*",)
     assert parsed.inboxes[0].exclude == ("*.tmp",)
@@ -95,9 +98,7 @@ def _models(kind: Any) -> set[type[BaseModel]]:
     return set().union(*(_models(part) for part in get_args(kind)))
 
 
-@pytest.mark.parametrize(
-    "model", sorted(_models(config.Config), key=str), ids=lambda model: getattr(model, "__name__", "")
-)
+@pytest.mark.parametrize("model", sorted(_models(Config), key=str), ids=lambda model: getattr(model, "__name__", ""))
 def test_every_key_of_the_configuration_is_in_the_sample(model: type[BaseModel]) -> None:
     text = SAMPLE.read_text()
     missing = [name for name in model.model_fields if not re.search(rf"(?m)(?:^[ #-]*|[{{,] *){name}:", text)]
@@ -139,7 +140,7 @@ def test_the_exposure_of_the_service(unit: Path) -> None:
     needs("systemd-analyze")
     drop_in = unit.parent / "dicomwatchd.service.d" / "folders.conf"
     drop_in.parent.mkdir()
-    sample = config.load(SAMPLE)
+    sample = loading.load(SAMPLE)
     for allowed, at_most in (((*LOOPBACK, "10.1.2.3", "fd12::3"), EXPOSURE_AT_MOST), (None, EXPOSURE_AT_AMAZON)):
         drop_in.write_text(unit_drop_in.drop_in(sample, SAMPLE, unit_drop_in.Reach(allowed, "-"), credential=True))
         code, found = exposed(unit, at_most)
@@ -152,7 +153,7 @@ def test_the_exposure_of_the_service(unit: Path) -> None:
 def test_the_receiver_s_unit(tmp_path: Path) -> None:
     needs("systemd-analyze")
     text = RECEIVER_UNIT.read_text()
-    assert f"ExecStart=/opt/dicomwatchd/bin/dicomwatchd-receive --config {config.DEFAULT_PATH}\n" in text
+    assert f"ExecStart=/opt/dicomwatchd/bin/dicomwatchd-receive --config {loading.DEFAULT_PATH}\n" in text
     path = tmp_path / RECEIVER_UNIT.name
     path.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text))
     drop_in = tmp_path / f"{path.name}.d" / "folders.conf"
@@ -164,7 +165,7 @@ def test_the_receiver_s_unit(tmp_path: Path) -> None:
         "listen": "0.0.0.0:104",
         "allow": [{"address": "10.1.2.3"}],
     }
-    settings = config.parse({**config_text.read_yaml(SAMPLE.read_text()), "receivers": [receiver]})
+    settings = loading.parse({**read_yaml(SAMPLE.read_text()), "receivers": [receiver]})
     drop_in.write_text(unit_drop_in.receiver_drop_in(settings, SAMPLE))
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -190,12 +191,12 @@ def test_the_operations_guide_has_these_figures() -> None:
 def test_the_web_unit(tmp_path: Path) -> None:
     needs("systemd-analyze")
     text = WEB_UNIT.read_text()
-    assert f"ExecStart=/opt/dicomwatchd/bin/dicomwatchd-web --config {config.DEFAULT_PATH}\n" in text
+    assert f"ExecStart=/opt/dicomwatchd/bin/dicomwatchd-web --config {loading.DEFAULT_PATH}\n" in text
     path = tmp_path / WEB_UNIT.name
     path.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text))
     drop_in = tmp_path / f"{path.name}.d" / "folders.conf"
     drop_in.parent.mkdir()
-    sample = config.load(SAMPLE).model_copy(
+    sample = loading.load(SAMPLE).model_copy(
         update={"web": Web.model_validate({"tokens": True})}
     )  # somebody may hand in
     for allowed, at_most in (((*LOOPBACK, "10.1.2.3"), WEB_EXPOSURE_AT_MOST), (None, WEB_EXPOSURE_AT_AMAZON)):
@@ -208,8 +209,8 @@ def test_the_web_unit(tmp_path: Path) -> None:
 
 def test_the_unit_starts_what_the_package_installs() -> None:
     text = UNIT.read_text()
-    assert f"ExecStart=/opt/dicomwatchd/bin/dicomwatchd --config {config.DEFAULT_PATH}\n" in text
-    default_state = config.Config.model_fields["state_directory"].default
+    assert f"ExecStart=/opt/dicomwatchd/bin/dicomwatchd --config {loading.DEFAULT_PATH}\n" in text
+    default_state = Config.model_fields["state_directory"].default
     assert f"StateDirectory={default_state.relative_to('/var/lib')}\n" in text
 
 
@@ -265,7 +266,7 @@ def test_the_package_s_scripts_find_the_state_of_a_configuration(text: str, stat
     done = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, check=True)
     assert done.stdout == f"{state}\n"
     if text:
-        known = config_text.read_yaml(text).get("state_directory", "/var/lib/dicomwatchd")
+        known = read_yaml(text).get("state_directory", "/var/lib/dicomwatchd")
         assert known == state, "this test is wrong"
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd import config
+from dicomwatchd.config import loading
+from dicomwatchd.config.whole import Config
 from dicomwatchd.unit import drop_in, keyfiles
 
 SECRET = "AWS_SECRET_ACCESS_KEY"
@@ -23,10 +24,10 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def settings(ca_file: Path | None = None) -> config.Config:
+def settings(ca_file: Path | None = None) -> Config:
     store = {"kind": "s3", "bucket": "archive", "endpoint_url": "https://rgw.test", "ca_file": ca_file}
     catalogue = {"kind": "sqlite", "path": "/srv/catalogue.db"}
-    return config.parse({"archive": {"store": store, "catalogue": catalogue}})
+    return loading.parse({"archive": {"store": store, "catalogue": catalogue}})
 
 
 def outcomes(etc: Path, environment: dict[str, str] | None = None, ca_file: Path | None = None) -> dict[str, str]:
@@ -111,5 +112,5 @@ def test_an_archive_in_a_folder_has_no_keys(etc: Path) -> None:
     put(etc / "aws.env", mode=0o644)
     store = {"kind": "directory", "path": "/srv/archive"}
     catalogue = {"kind": "sqlite", "path": "/srv/archive/catalogue.db"}
-    parsed = config.parse({"archive": {"store": store, "catalogue": catalogue}})
+    parsed = loading.parse({"archive": {"store": store, "catalogue": catalogue}})
     assert list(keyfiles.findings(parsed, {SECRET: "hidden"})) == []

@@ -19,7 +19,7 @@ from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.expiry import judge
 from dicomwatchd.archive.stores.s3.setup import _Setup, add_transitions
 from dicomwatchd.cli.app import root
-from dicomwatchd.config import Encryption, ObjectTag
+from dicomwatchd.config.archive import Encryption, ObjectTag
 from dicomwatchd.errors import NotSupported
 from tests import schemas
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore

@@ -13,7 +13,9 @@ from dicomwatchd.archive.stores import budget, reading
 from dicomwatchd.archive.stores.port import CHUNK_BYTES
 from dicomwatchd.archive.stores.s3.multipart import SENDING_THREADS
 from dicomwatchd.cli.disc import iso9660
-from dicomwatchd.config import MAX_FILE_BYTES, Config, Receiver
+from dicomwatchd.config.inboxes import MAX_FILE_BYTES
+from dicomwatchd.config.receivers import Receiver
+from dicomwatchd.config.whole import Config
 from dicomwatchd.control.server import LIMITS
 from dicomwatchd.daemon.plan import ACTIVE_SHIPMENTS
 from dicomwatchd.intake.dicom import attributes, dicomdir, opening, sizes, structure

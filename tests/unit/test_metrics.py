@@ -11,7 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from dicomwatchd.config import Config, parse
+from dicomwatchd.config.loading import parse
+from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import ConfigError, StateUnavailable, Stopping
 from dicomwatchd.model import StudyEvent, StudyState, Uid
 from dicomwatchd.ports import SystemClock

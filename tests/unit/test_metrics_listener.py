@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from dicomwatchd.config_metrics import Metrics
+from dicomwatchd.config.metrics import Metrics
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.prometheus.counts import Counts
 from dicomwatchd.prometheus.exposition import Exposition

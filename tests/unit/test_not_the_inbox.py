@@ -12,7 +12,7 @@ from dicomwatchd.answering import PATIENCE, Answering
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import Standing
-from dicomwatchd.config import DirectorySettings
+from dicomwatchd.config.archive import DirectorySettings
 from tests.pieces import FakeClock, Log, Pieces
 from tests.synthetic import Maker
 

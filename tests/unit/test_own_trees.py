@@ -17,7 +17,7 @@ from dicomwatchd.answering import AlwaysAnswering
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import Buffer, Standing
-from dicomwatchd.config import DirectorySettings
+from dicomwatchd.config.archive import DirectorySettings
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
 from dicomwatchd.pipeline.deletion import proof as proof_module

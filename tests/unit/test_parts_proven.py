@@ -25,7 +25,7 @@ from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.connection import Response
 from dicomwatchd.archive.stores.s3.multipart import MIB, MultipartSender
 from dicomwatchd.archive.stores.s3.parts import Means
-from dicomwatchd.config import Encryption
+from dicomwatchd.config.archive import Encryption
 from dicomwatchd.errors import Conflict, SourceChanged, Transient
 from dicomwatchd.model import Digest, Pieces
 

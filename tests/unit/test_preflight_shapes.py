@@ -12,7 +12,7 @@ from dicomwatchd.archive.preflight.bucket import BucketChecks
 from dicomwatchd.archive.preflight.rights import RoleChecks
 from dicomwatchd.archive.stores.s3 import settings
 from dicomwatchd.archive.stores.s3.setup import denies_plain
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 from dicomwatchd.findings import Finding
 from tests.unit.test_preflight_rights import TRUSTED
 from tests.unit.test_protection import Bucket

@@ -14,7 +14,7 @@ from dicomwatchd.archive.layout.bundle import Span, pieces
 from dicomwatchd.archive.stores import ranges
 from dicomwatchd.archive.stores.ranges import Wanted, cut, surplus
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 from dicomwatchd.errors import Permanent, Transient
 from tests.unit.test_data_plane import Server
 

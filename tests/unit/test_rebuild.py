@@ -18,7 +18,7 @@ from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.repair.rebuild import Problem, RebuildReport, rebuild
 from dicomwatchd.archive.stores.port import Buffer
-from dicomwatchd.config import SqliteSettings
+from dicomwatchd.config.archive import SqliteSettings
 from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, RevisionConflict
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity

@@ -41,7 +41,7 @@ PLENTY = Limits(free_share=0.0, object_bytes=1 << 30)
 def test_what_parses_the_network_and_what_deletes_are_not_in_one_process(program: str, strangers: set[str]) -> None:
     code = f"import sys, {program}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "dicomwatchd.config" in loaded and not strangers & set(loaded)
+    assert "dicomwatchd.config.loading" in loaded and not strangers & set(loaded)
 
 
 # --- off the wire

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd import config
+from dicomwatchd.config import loading
+from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.receiver.association import may_associate, may_connect
 from dicomwatchd.unit import drop_in, receivers
@@ -23,13 +24,13 @@ NOW = 1_800_000_000.0
 TLS = {"certificate_file": "/etc/c.pem", "key_file": "/etc/k.pem"}
 
 
-def parsed(*receivers: dict[str, Any]) -> config.Config:
+def parsed(*receivers: dict[str, Any]) -> Config:
     given = [{"name": "ct", "ae_title": "ARCHIVE", "inbox": "ct1", **one} for one in receivers]
-    return config.parse({"inboxes": INBOXES, "archive": ARCHIVE, "receivers": given})
+    return loading.parse({"inboxes": INBOXES, "archive": ARCHIVE, "receivers": given})
 
 
 def test_there_is_none_unless_asked_for_and_then_on_loopback() -> None:
-    assert config.parse({"inboxes": INBOXES, "archive": ARCHIVE}).receivers == ()
+    assert loading.parse({"inboxes": INBOXES, "archive": ARCHIVE}).receivers == ()
     (receiver,) = parsed({}).receivers
     assert receiver.address == (ip_address("127.0.0.1"), 11112)
     assert receiver.disk_free_min_share == 0.05
@@ -82,14 +83,14 @@ def test_two_of_one_name_or_at_one_port() -> None:
 def test_an_inbox_that_would_leave_the_files_alone(patterns: dict[str, Any]) -> None:
     receiver = {"name": "ct", "ae_title": "ARCHIVE", "inbox": "ct1"}
     with pytest.raises(ConfigError, match="keep its files"):
-        config.parse({"inboxes": [{**INBOXES[0], **patterns}], "archive": ARCHIVE, "receivers": [receiver]})
+        loading.parse({"inboxes": [{**INBOXES[0], **patterns}], "archive": ARCHIVE, "receivers": [receiver]})
 
 
 def test_nonsense_is_no_crash() -> None:
     nonsense: list[Any] = ["x", [1], [{"listen": 1, "tls": 2, "allow": 3}], {"name": []}]
     for one in nonsense:
         with pytest.raises(ConfigError):
-            config.parse({"inboxes": INBOXES, "archive": ARCHIVE, "receivers": one})
+            loading.parse({"inboxes": INBOXES, "archive": ARCHIVE, "receivers": one})
 
 
 def test_who_may() -> None:

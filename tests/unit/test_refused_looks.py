@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 from dicomwatchd.errors import NotInitialised, Permanent, Transient
 
 KEY = "studies/1.2/a"

@@ -19,7 +19,8 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
 from dicomwatchd.commitments import MOST_INSTANCES, CommitmentFolder, Kind, Reason, Reference, Request, Result
-from dicomwatchd.config import Destination, Receiver
+from dicomwatchd.config.destinations import Destination
+from dicomwatchd.config.receivers import Receiver
 from dicomwatchd.dicom_tls import client_context
 from dicomwatchd.model import Uid
 from dicomwatchd.receiver import calling

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
-from dicomwatchd.config import Encryption
+from dicomwatchd.config.archive import Encryption
 from dicomwatchd.errors import ArchiveRefused
 
 ARN = "arn:aws:kms:eu-central-1:1:"

@@ -15,7 +15,7 @@ import pytest
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.audit import sealing
-from dicomwatchd.config import DirectorySettings
+from dicomwatchd.config.archive import DirectorySettings
 from tests.faults.figures import Figures
 from tests.unit.chains import Place, in_memory
 from tests.unit.queues import STUDY

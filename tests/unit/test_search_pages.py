@@ -17,7 +17,7 @@ from dicomwatchd.archive.catalogues.sqlite import catalogue as catalogue_module
 from dicomwatchd.archive.catalogues.sqlite import search_tables
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.archive.records import Query, StudyRecord, place
-from dicomwatchd.config import SqliteSettings
+from dicomwatchd.config.archive import SqliteSettings
 from dicomwatchd.patients import Identity, Order
 from dicomwatchd.study_completeness import GAPS
 from tests.unit.test_sqlite_catalogue import made_before, put_before

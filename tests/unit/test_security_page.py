@@ -10,7 +10,7 @@ from functools import cache
 from typing import get_args
 
 from dicomwatchd.cli.app import root
-from dicomwatchd.config import Encryption
+from dicomwatchd.config.archive import Encryption
 from tests.mutants.run import ROOT
 from tests.unit.test_cli_man import commands, options_of
 

@@ -23,8 +23,8 @@ import pytest
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 
-from dicomwatchd import config
 from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.config import loading
 from dicomwatchd.errors import ConfigError, Misconfigured, Permanent
 from dicomwatchd.fetch import by_uid, look_up
 from dicomwatchd.fetch.destination import (
@@ -772,7 +772,7 @@ def test_wrong_usage(site: Site, arguments: tuple[str, ...]) -> None:
 def test_what_is_wrong_with_a_destination_is_named(given: dict[str, Any], place: str) -> None:
     archive_of = {"store": {"kind": "directory", "path": "/a"}, "catalogue": {"kind": "sqlite", "path": "/b"}}
     with pytest.raises(ConfigError) as caught:
-        config.parse({"archive": archive_of, "destinations": [given]})
+        loading.parse({"archive": archive_of, "destinations": [given]})
     assert [where for where, _ in caught.value.problems] == [place]
 
 
@@ -780,5 +780,5 @@ def test_a_name_is_one_destinations() -> None:
     archive_of = {"store": {"kind": "directory", "path": "/a"}, "catalogue": {"kind": "sqlite", "path": "/b"}}
     one = {"name": "a", "ae_title": "A", "address": "b:1"}
     with pytest.raises(ConfigError) as caught:
-        config.parse({"archive": archive_of, "destinations": [one, one]})
+        loading.parse({"archive": archive_of, "destinations": [one, one]})
     assert [where for where, _ in caught.value.problems] == ["destinations[1].name"]

@@ -14,8 +14,8 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.stores.port import Content, Receipt
-from dicomwatchd.config import parse
-from dicomwatchd.config_web import Web
+from dicomwatchd.config.loading import parse
+from dicomwatchd.config.web import Web
 from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.errors import CredentialsRefused, OutOfReach
 from dicomwatchd.model import Uid

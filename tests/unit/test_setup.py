@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dicomwatchd import config, markers
+from dicomwatchd import markers
 from dicomwatchd.cli.setup import answers as of
 from dicomwatchd.cli.setup import asking, folders, following, keys, machine, phantom, plan, questions, steps
 from dicomwatchd.cli.setup.background import Background, ended_by_signals
@@ -26,6 +26,9 @@ from dicomwatchd.cli.setup.folders import Refused
 from dicomwatchd.cli.setup.machine import Machine
 from dicomwatchd.cli.setup.questions import QUESTIONS, Around
 from dicomwatchd.cli.setup.steps import Command, Outcome, Ran, Step, Told
+from dicomwatchd.config import loading
+from dicomwatchd.config.archive import DynamoDBSettings, S3Settings, SqliteSettings
+from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.intake.dicom.header import Header, read_header
 from dicomwatchd.rights import Asker
@@ -221,7 +224,7 @@ def test_a_store_out_of_reach_is_asked_for_again_from_its_bucket_on(
 ) -> None:
     looked = []
 
-    def bucket(settings: config.S3Settings, _session: object) -> str:
+    def bucket(settings: S3Settings, _session: object) -> str:
         looked.append((settings.bucket, settings.region, settings.endpoint_url))
         if settings.bucket == "wrong":
             raise Refused("there is nobody", ask_again=("store", "region", "endpoint_url"))
@@ -268,10 +271,10 @@ def test_every_question_has_its_option_and_what_it_becomes_is_compared() -> None
 # --- the configuration
 
 
-def made(given: dict[str, str], after: str = of.KEEP) -> tuple[dict[str, Any], config.Config]:
+def made(given: dict[str, str], after: str = of.KEEP) -> tuple[dict[str, Any], Config]:
     known = asking.asked_for(given, without_service())
     data = of.data_of(known, questions.values_of(known), after)
-    return data, config.parse(data)
+    return data, loading.parse(data)
 
 
 def test_the_configuration_of_a_folder(tmp_path: Path) -> None:
@@ -294,7 +297,7 @@ def test_the_configuration_of_a_folder(tmp_path: Path) -> None:
 def test_the_configuration_of_amazon_is_bundled() -> None:
     _, parsed = made({"store": "s3://images/ct", "kms_key": "arn:aws:kms:eu-central-1:1:key/k", "region": "eu-west-1"})
     store, catalogue = parsed.archive.store, parsed.archive.catalogue
-    assert isinstance(store, config.S3Settings) and isinstance(catalogue, config.DynamoDBSettings)
+    assert isinstance(store, S3Settings) and isinstance(catalogue, DynamoDBSettings)
     assert (store.bucket, store.prefix, store.region, store.endpoint_url) == ("images", "ct/", "eu-west-1", None)
     assert store.encryption.mode == "aws:kms" and parsed.archive.layout.kind == "bundled"
     assert (catalogue.table, catalogue.region) == ("dicom-studies", "eu-west-1")
@@ -303,7 +306,7 @@ def test_the_configuration_of_amazon_is_bundled() -> None:
 def test_the_configuration_of_another_store() -> None:
     _, parsed = made({"store": "s3://images", "endpoint_url": "https://rgw.hospital.test", "ca_file": "/etc/ca.pem"})
     store, catalogue = parsed.archive.store, parsed.archive.catalogue
-    assert isinstance(store, config.S3Settings) and isinstance(catalogue, config.SqliteSettings)
+    assert isinstance(store, S3Settings) and isinstance(catalogue, SqliteSettings)
     assert (store.endpoint_url, str(store.ca_file)) == ("https://rgw.hospital.test", "/etc/ca.pem")
     assert str(catalogue.path) == "/var/lib/dicomwatchd/catalogue.db" and parsed.archive.layout.kind == "instance"
 
@@ -332,7 +335,7 @@ def test_what_differs_from_an_existing_configuration(tmp_path: Path) -> None:
 
     def differs(more: dict[str, str], after: str = of.KEEP) -> list[str]:
         known = asking.asked_for(more, without_service())
-        asked = config.parse(of.data_of(known, questions.values_of(known), after))
+        asked = loading.parse(of.data_of(known, questions.values_of(known), after))
         return [
             place for place, _, _ in of.differences(there, asked, questions.places_of(more, known), more.get("inbox"))
         ]
@@ -734,7 +737,7 @@ def test_rights_are_right_where_what_comes_later_is_the_daemon_s_too(tmp_path: P
     masked = acl((1, 7, nobody), (2, 7, daemon.uid), (4, 5, nobody), (0x10, 5, nobody), (0x20, 5, nobody))
     inbox = tmp_path / "inbox"
     inbox.mkdir()
-    [box] = config.parse(made(given_below(tmp_path))[0]).inboxes
+    [box] = loading.parse(made(given_below(tmp_path))[0]).inboxes
     already = plan._rights(box, daemon).already
     assert already() is None
     os.setxattr(inbox, "system.posix_acl_access", whole)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive.catalogues.sites import FORGOTTEN, SiteRow
-from dicomwatchd.config_sites import Site, Sites
+from dicomwatchd.config.sites import Site, Sites
 from dicomwatchd.errors import (
     ArchiveRefused,
     CredentialsRefused,

@@ -21,7 +21,7 @@ from dicomwatchd.archive.catalogues.sqlite import search_tables
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SCHEMA_VERSION, SqliteCatalogue
 from dicomwatchd.archive.documents import study_document
 from dicomwatchd.archive.records import Query, StudyRecord
-from dicomwatchd.config import SqliteSettings
+from dicomwatchd.config.archive import SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, NotInitialised, NotThere, OutOfReach, Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.patients import Identity
@@ -237,7 +237,7 @@ import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
-from dicomwatchd.config import SqliteSettings
+from dicomwatchd.config.archive import SqliteSettings
 from dicomwatchd.errors import OutOfReach
 from tests.unit.test_sqlite_catalogue import record
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -269,7 +269,7 @@ import itertools, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
-from dicomwatchd.config import SqliteSettings
+from dicomwatchd.config.archive import SqliteSettings
 from tests.unit.test_sqlite_catalogue import record
 catalogue = SqliteCatalogue(SqliteSettings(kind="sqlite", path=Path(sys.argv[1])))
 for number in itertools.count(int(sys.argv[3])):

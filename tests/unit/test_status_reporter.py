@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.config import Receiver
-from dicomwatchd.config_drill import RestoreDrill
+from dicomwatchd.config.drill import RestoreDrill
+from dicomwatchd.config.receivers import Receiver
 from dicomwatchd.daemon.status import StatusReporter
 from tests.pieces import Pieces
 from tests.unit.uploading import unlistable

@@ -15,7 +15,9 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.probe import _Probe
-from dicomwatchd.config import Config, Encryption, ObjectTag, S3Settings, parse
+from dicomwatchd.config.archive import Encryption, ObjectTag, S3Settings
+from dicomwatchd.config.loading import parse
+from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import ArchiveRefused, ConfigError, CredentialsRefused
 from dicomwatchd.model import Uid
 from tests.unit.test_ranges import answer, answering, both_ways

@@ -24,7 +24,7 @@ from dicomwatchd.archive.proof.evidence import examine
 from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES, at_most
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import DynamoDBSettings, S3Settings
+from dicomwatchd.config.archive import DynamoDBSettings, S3Settings
 from dicomwatchd.errors import BadManifest, DicomwatchdError, Permanent, Transient
 from dicomwatchd.model import Uid
 from tests.unit.memory_archive import MemoryStore

@@ -14,7 +14,7 @@ from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.multipart import MIB, MultipartSender
-from dicomwatchd.config import Encryption
+from dicomwatchd.config.archive import Encryption
 from dicomwatchd.errors import ArchiveRefused, RequestRefused
 
 THEIRS = "theirs"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd import config
 from dicomwatchd.archive.aws import clients as aws
-from dicomwatchd.config_metrics import Metrics
+from dicomwatchd.config import loading
+from dicomwatchd.config.metrics import Metrics
+from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import OutOfReach
 from dicomwatchd.unit import addresses, drop_in, web_drop_in
 from dicomwatchd.unit.addresses import Address, Filter
@@ -38,14 +39,14 @@ def resolved(host: str) -> frozenset[Address]:
         return frozenset(map(ip_address, NAMES.get(host, [])))
 
 
-def settings(store: str | None = GATEWAY, catalogue: str | None = "https://catalogue.hospital.test") -> config.Config:
+def settings(store: str | None = GATEWAY, catalogue: str | None = "https://catalogue.hospital.test") -> Config:
     """ "" is Amazon's own endpoint, None no service at all but a folder."""
     s3 = {"kind": "s3", "bucket": "archive", "region": "eu-central-1", "endpoint_url": store or None}
     dynamodb = {"kind": "dynamodb", "table": "studies", "region": "eu-central-1", "endpoint_url": catalogue or None}
     folder = {"kind": "directory", "path": "/srv/archive"}
     sqlite = {"kind": "sqlite", "path": "/srv/archive/catalogue.db"}
     archive = {"store": folder if store is None else s3, "catalogue": sqlite if catalogue is None else dynamodb}
-    return config.parse({"inboxes": [{"name": "ct1", "path": "/srv/dicom/ct 1 100%"}], "archive": archive})
+    return loading.parse({"inboxes": [{"name": "ct1", "path": "/srv/dicom/ct 1 100%"}], "archive": archive})
 
 
 def service(environment: dict[str, str] | None = None, *profiles: str) -> Service:
@@ -226,7 +227,7 @@ def test_the_error_says_that_the_filter_drops_what_goes_there() -> None:
     ],
 )
 def test_the_two_units_meet_only_where_somebody_may_hand_in(web: dict[str, object] | None, is_given: bool) -> None:
-    found = config.parse({**settings(None, None).model_dump(mode="json"), "web": web})
+    found = loading.parse({**settings(None, None).model_dump(mode="json"), "web": web})
     source, reached = Path("/etc/dicomwatchd/config.yaml"), Reach(None, "-")
     of_daemon = drop_in.drop_in(found, source, reached, credential=False).splitlines()
     of_web = web_drop_in.drop_in(found, source, reached, credential=False).splitlines()

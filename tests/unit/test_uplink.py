@@ -14,8 +14,8 @@ import pytest
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.archive.stores.uplink import CATCH_UP_SECONDS, PacedBody, Uplink
-from dicomwatchd.config import DirectorySettings
-from dicomwatchd.config_bandwidth import schedule_of
+from dicomwatchd.config.archive import DirectorySettings
+from dicomwatchd.config.bandwidth import schedule_of
 from dicomwatchd.errors import Stopping
 from dicomwatchd.ports import SystemClock
 

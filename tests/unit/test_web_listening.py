@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from dicomwatchd.config_web import Web
+from dicomwatchd.config.web import Web
 from dicomwatchd.web.process import listen
 from tests.servers.processes import free_port
 

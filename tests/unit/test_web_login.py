@@ -6,7 +6,7 @@ import http.cookies
 
 import pytest
 
-from dicomwatchd.config_web import WebRoles, WebSessions
+from dicomwatchd.config.web import WebRoles, WebSessions
 from dicomwatchd.web.login.pages import own_path
 from dicomwatchd.web.login.roles import known_by
 from dicomwatchd.web.login.sessions import Sessions

@@ -13,7 +13,7 @@ from dicomwatchd import localfiles
 from dicomwatchd.archive.erasing.port import Lock, Refusal, StoredVersion, UnfinishedUpload
 from dicomwatchd.archive.stores.directory import files
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
-from dicomwatchd.config import DirectorySettings
+from dicomwatchd.config.archive import DirectorySettings
 from dicomwatchd.errors import Permanent
 
 _ENDPOINT = "the archive's folder"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from dicomwatchd.archive.erasing.port import ObjectEraser, RecordEraser
-from dicomwatchd.config import (
+from dicomwatchd.config.archive import (
     CatalogueSettings,
     DirectorySettings,
     DynamoDBSettings,

@@ -12,7 +12,7 @@ import botocore.exceptions
 
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.erasing.port import Lock, Refusal, StoredVersion, UnfinishedUpload
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 from dicomwatchd.errors import Transient
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dicomwatchd.archive.stores.s3 import protection, settings
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket, same_key
 from dicomwatchd.archive.stores.s3.expiry import aborts_after_days
 from dicomwatchd.archive.stores.s3.setup import denies_plain
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 from dicomwatchd.findings import Finding
 
 _BLOCK = "BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.config import Archive, DynamoDBSettings, S3Settings
+from dicomwatchd.config.archive import Archive, DynamoDBSettings, S3Settings
 from dicomwatchd.errors import DicomwatchdError, OutOfReach
 from dicomwatchd.findings import Finding
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import BinaryIO
 
-from dicomwatchd.config_bandwidth import InForce, Schedule
+from dicomwatchd.config.bandwidth import InForce, Schedule
 from dicomwatchd.errors import Stopping
 from dicomwatchd.ports import Clock
 

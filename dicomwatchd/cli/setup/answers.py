@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from dicomwatchd.config import Config
-from dicomwatchd.config_text import read_yaml
+from dicomwatchd.config.text import read_yaml
+from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import ConfigError
 
 #: By the question's key; an answer that nobody gave and that has no default is not in it.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dicomwatchd.cli.setup.answers import Answers
     from dicomwatchd.cli.setup.plan import Ways
     from dicomwatchd.cli.setup.steps import Report
-    from dicomwatchd.config import Config
+    from dicomwatchd.config.whole import Config
 
 
 @click.command()
@@ -174,14 +174,14 @@ class Setup:
     def _with_a_configuration(self) -> int:
         """It stays as it is, byte for byte; but where setup itself has written it, and nobody has changed it since, the
         deletion that was asked for is switched on in the end."""
-        from dicomwatchd import config
         from dicomwatchd.cli.setup import answers as of
         from dicomwatchd.cli.setup import asking
         from dicomwatchd.cli.setup.questions import places_of
+        from dicomwatchd.config import loading
 
         path = self._machine.config_path
         try:
-            there = config.load(path)
+            there = loading.load(path)
         except ConfigError as error:
             error.hint = f"correct it and run setup again; or, to be asked anew, move it away: mv {path} {path}.old"
             raise
@@ -284,14 +284,14 @@ class _Parsed:
 
 def _parsed(answers: Answers, source: str) -> _Parsed:
     """Raises ConfigError."""
-    from dicomwatchd import config
     from dicomwatchd.cli.setup import answers as of
     from dicomwatchd.cli.setup.questions import values_of
+    from dicomwatchd.config import loading
 
     keep, delete = (of.data_of(answers, values_of(answers), each) for each in (of.KEEP, of.DELETE))
     return _Parsed(
-        config.parse(keep, source=source),
-        config.parse(delete, source=source),
+        loading.parse(keep, source=source),
+        loading.parse(delete, source=source),
         of.text_of(keep),
         of.text_of(delete),
     )

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from dicomwatchd.archive.catalogues.port import Catalogue
     from dicomwatchd.archive.stores.port import ObjectStore
-    from dicomwatchd.config import Config, Inbox
+    from dicomwatchd.config.inboxes import Inbox
+    from dicomwatchd.config.whole import Config
 
 #: How much longer than what the daemon waits for by its configuration the way may take.
 _GRACE_SECONDS = 180.0
@@ -54,10 +55,10 @@ def test_study(invocation: Invocation, inbox_name: str | None, deadline_seconds:
     daemon archives it, then reads it back from the archive and compares every byte. It stays in the archive, and the
     answer says how to take it out. The exit code is 1 if it is not archived in time, or does not come back equal.
     """
-    from dicomwatchd import config
     from dicomwatchd.archive.factory import aws_session
+    from dicomwatchd.config import loading
 
-    loaded = config.load(invocation.config_path)
+    loaded = loading.load(invocation.config_path)
     inbox = _inbox(loaded, inbox_name)
     daemon = ControlClient(loaded.socket_path)
     daemon.call("status")  # who is not running archives nothing: said before anything is put anywhere

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomwatchd import config
 from dicomwatchd.cli.setup import folders, keys
 from dicomwatchd.cli.setup.answers import DELETE, KEEP
 from dicomwatchd.cli.setup.background import Background
 from dicomwatchd.cli.setup.machine import SERVICE, USER, Machine
 from dicomwatchd.cli.setup.phantom import PATIENT_ID
 from dicomwatchd.cli.setup.steps import Command, Outcome, Ran, Step, Told
+from dicomwatchd.config.archive import DirectorySettings
+from dicomwatchd.config.inboxes import Inbox
+from dicomwatchd.config.whole import Config
 from dicomwatchd.rights import ENTER, READ, WRITE, Asker, hands_down
 from dicomwatchd.unit import drop_in
 
@@ -45,7 +47,7 @@ class Wanted:
     """``text`` is the configuration to be written, None where there is one; ``delete_text`` the same with deletion,
     where that was asked for and is not there yet. ``tested`` says whether the archive has the test study."""
 
-    settings: config.Config
+    settings: Config
     text: str | None
     ways: Ways
     background: Background
@@ -116,7 +118,7 @@ def _inboxes(wanted: Wanted, machine: Machine) -> Iterator[Step]:
             yield _rights(box, machine.daemon)
 
 
-def _rights(box: config.Inbox, daemon: Asker) -> Step:
+def _rights(box: Inbox, daemon: Asker) -> Step:
     acl = ("-m", f"u:{USER}:rwX", "-m", f"d:u:{USER}:rwX")
 
     def already() -> str | None:
@@ -161,7 +163,7 @@ def _state(wanted: Wanted, machine: Machine) -> Iterator[Step]:
 
 def _archive_folder(wanted: Wanted, machine: Machine) -> Iterator[Step]:
     store = wanted.settings.archive.store
-    if not isinstance(store, config.DirectorySettings):
+    if not isinstance(store, DirectorySettings):
         return
     yield Step(
         "archive folder",
@@ -208,7 +210,7 @@ def _check(machine: Machine) -> Step:
 
 def _init(wanted: Wanted, machine: Machine) -> Step:
     store = wanted.settings.archive.store
-    in_folder = isinstance(store, config.DirectorySettings)
+    in_folder = isinstance(store, DirectorySettings)
     command: tuple[str, ...] = (*machine.ctl, "archive", "init", "--json")
     if in_folder and wanted.ways.service:
         command = ("runuser", "-u", USER, "--", *command)
@@ -330,7 +332,7 @@ def _start(wanted: Wanted, machine: Machine) -> Iterator[Step]:
         )
 
 
-def is_remote(settings: config.Config) -> bool:
+def is_remote(settings: Config) -> bool:
     """Whether keys are needed, for a bucket or a table."""
     return any(True for _ in drop_in.endpoints(settings))
 

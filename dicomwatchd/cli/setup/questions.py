@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dicomwatchd import config
 from dicomwatchd.cli.setup import answers as of
 from dicomwatchd.cli.setup import folders, keys, reach
 from dicomwatchd.cli.setup.answers import Answers, Place
 from dicomwatchd.cli.setup.folders import Refused
 from dicomwatchd.cli.setup.machine import Machine
+from dicomwatchd.config import loading
+from dicomwatchd.config.archive import DynamoDBSettings, S3Settings
+from dicomwatchd.config.basics import INBOX_NAME
 from dicomwatchd.errors import ConfigError
 
 
@@ -99,7 +101,7 @@ def _inbox(value: str, answers: Answers, around: Around) -> Checked:
 
 
 def _inbox_name(value: str, _answers: Answers, _around: Around) -> Checked:
-    if not re.fullmatch(config.INBOX_NAME, value):
+    if not re.fullmatch(INBOX_NAME, value):
         raise Refused("must be a short name of letters, digits, '_', '.' and '-', without patient data: it is logged")
     return Checked(value)
 
@@ -129,7 +131,7 @@ _SHARE_DEPTH = 3
 
 def _require_valid(store: dict[str, Any]) -> None:
     try:
-        config.parse_archive({"store": store})
+        loading.parse_archive({"store": store})
     except ConfigError as error:
         raise Refused("; ".join(reason for _, reason in error.problems)) from error
 
@@ -144,10 +146,10 @@ def _endpoint(value: str, answers: Answers, around: Around) -> Checked:
     known = {**answers, "endpoint_url": value}
     data = dict(_store_data(known))
     try:
-        settings, _ = config.parse_archive({"store": data})
+        settings, _ = loading.parse_archive({"store": data})
     except ConfigError as error:
         raise Refused(_plain(error)) from error
-    if not around.may_ask_archive or not isinstance(settings, config.S3Settings):
+    if not around.may_ask_archive or not isinstance(settings, S3Settings):
         return Checked(value)
     return Checked(value, (reach.bucket(settings, keys.session(around.machine)),))
 
@@ -202,12 +204,12 @@ def _catalogue_endpoint(value: str, answers: Answers, around: Around) -> Checked
 
 def _of_table(answers: Answers, around: Around) -> tuple[str, ...]:
     try:
-        _, settings = config.parse_archive(
+        _, settings = loading.parse_archive(
             {"store": dict(_store_data(answers)), "catalogue": dict(_catalogue_data(answers))}
         )
     except ConfigError as error:
         raise Refused(_plain(error)) from error
-    if not around.may_ask_archive or not isinstance(settings, config.DynamoDBSettings):
+    if not around.may_ask_archive or not isinstance(settings, DynamoDBSettings):
         return ()
     return (reach.table(settings, keys.session(around.machine)),)
 
@@ -239,7 +241,7 @@ def _inbox_becomes(value: str, _answers: Answers) -> Becomes:
 def _name_of(answers: Answers, _around: Around) -> str:
     """The folder's name where it can be one."""
     name = Path(answers["inbox"]).name
-    return name if re.fullmatch(config.INBOX_NAME, name) else "inbox"
+    return name if re.fullmatch(INBOX_NAME, name) else "inbox"
 
 
 def _service(answers: Answers) -> Iterator[tuple[str, Any]]:

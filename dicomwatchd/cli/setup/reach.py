@@ -13,7 +13,7 @@ from dicomwatchd.errors import DicomwatchdError, NotInitialised
 if TYPE_CHECKING:
     from botocore.session import Session
 
-    from dicomwatchd.config import DynamoDBSettings, S3Settings
+    from dicomwatchd.config.archive import DynamoDBSettings, S3Settings
 
 _OF_STORE = ("store", "region", "endpoint_url")
 _OF_CATALOGUE = ("catalogue", "catalogue_endpoint_url")

@@ -12,7 +12,7 @@ from dicomwatchd.cli.setup.answers import DELETE, KEEP
 from dicomwatchd.cli.setup.machine import Machine
 from dicomwatchd.cli.setup.plan import Ways
 from dicomwatchd.cli.setup.steps import Outcome, Report, Taken
-from dicomwatchd.config import Config
+from dicomwatchd.config.whole import Config
 
 _RIGHT = (Outcome.DONE, Outcome.ALREADY, Outcome.CHECKED)
 

@@ -17,9 +17,9 @@ from dicomwatchd.cli.terminal.identifiers import UID as UID
 from dicomwatchd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dicomwatchd import config
     from dicomwatchd.archive.catalogues.port import Catalogue
     from dicomwatchd.archive.stores.port import ObjectStore
+    from dicomwatchd.config.archive import CatalogueSettings, StoreSettings
     from dicomwatchd.fetch import Doubts
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -124,17 +124,15 @@ def opened(invocation: Invocation, where: ArchiveOptions, *, connections: int = 
         yield Archive(store, catalogue)
 
 
-def settings(
-    invocation: Invocation, where: ArchiveOptions
-) -> tuple[config.StoreSettings, config.CatalogueSettings | None]:
+def settings(invocation: Invocation, where: ArchiveOptions) -> tuple[StoreSettings, CatalogueSettings | None]:
     """Store and catalogue as options or configuration say. Raises click.UsageError, ConfigError."""
-    from dicomwatchd import config
+    from dicomwatchd.config import loading
 
     if not where.given:
         if where.table or where.catalogue_file or where.endpoint_url or where.prefix:
             raise click.UsageError("also say where the objects are: --bucket or --directory")
         try:
-            loaded = config.load(invocation.config_path)
+            loaded = loading.load(invocation.config_path)
         except ConfigError as error:
             error.hint = "use --config FILE for another one, or --bucket or --directory for none"
             raise
@@ -162,7 +160,7 @@ def settings(
     elif where.catalogue_file is not None:
         given["catalogue"] = {"kind": "sqlite", "path": where.catalogue_file.absolute()}
     try:
-        return config.parse_archive(given)
+        return loading.parse_archive(given)
     except ConfigError as error:
         problems = [
             (_option(place), reason.replace("set insecure_http: true", "add --insecure-http"))

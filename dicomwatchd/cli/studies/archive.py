@@ -24,7 +24,7 @@ from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised, NotThere, 
 if TYPE_CHECKING:
     from dicomwatchd.archive.catalogues.port import Catalogue
     from dicomwatchd.archive.stores.port import InitStep, ObjectStore, Transition
-    from dicomwatchd.config import StoreSettings
+    from dicomwatchd.config.archive import StoreSettings
 
 
 @click.group()
@@ -102,10 +102,10 @@ def init(
     With --lifecycle the bucket gets a rule that moves what has the tag of archive.store.tag, which manifests do not
     have. It expires nothing and replaces no other rule. The exit code is 1 if it could not be added.
     """
-    from dicomwatchd import config
     from dicomwatchd.archive import factory
+    from dicomwatchd.config import loading
 
-    loaded = config.load(invocation.config_path)
+    loaded = loading.load(invocation.config_path)
     _confirm(loaded.archive.store, transitions, is_confirmed=is_confirmed, may_ask=not as_json)
     known = _known_archive_id(loaded.state_directory)
     store = factory.open_store(loaded.archive.store, connections=2)
@@ -146,7 +146,7 @@ def _confirm(store: StoreSettings, transitions: tuple[Transition, ...], *, is_co
     """Show the rule, and ask. Raises click.UsageError, and click.exceptions.Exit where the answer is no."""
     if not transitions:
         return
-    from dicomwatchd.config import S3Settings
+    from dicomwatchd.config.archive import S3Settings
 
     if not isinstance(store, S3Settings) or store.tag is None:
         raise click.UsageError(

@@ -141,14 +141,14 @@ def rebuild(
 
 def _path(invocation: Invocation, where: ArchiveOptions, state_directory: Path | None) -> Path | None:
     """A file of one name alone, for it is replaced and removed: nobody may name another file of his by mistake."""
-    from dicomwatchd import config
     from dicomwatchd.archive.repair.progress import NAME
+    from dicomwatchd.config import loading
 
     if state_directory is not None:
         return state_directory.absolute() / NAME
     if where.given:
         return None
-    folder = config.load(invocation.config_path).state_directory
+    folder = loading.load(invocation.config_path).state_directory
     # Not Path.is_dir(), which raises where a folder above may not be entered.
     return folder / NAME if os.path.isdir(folder) else None  # noqa: PTH112
 

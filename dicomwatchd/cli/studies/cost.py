@@ -14,7 +14,7 @@ from dicomwatchd.cli.terminal import output, progress, tables
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.cost import Estimate, Prices, Sizes
-    from dicomwatchd.config import BundledLayout
+    from dicomwatchd.config.archive import BundledLayout
 
 #: So many studies are calculated where they are described and not looked up.
 _DESCRIBED = 1000
@@ -92,14 +92,14 @@ def _shown(update: progress.Update, number: int, instances: int, size_bytes: int
 
 
 def _layout(invocation: Invocation) -> Any:
-    from dicomwatchd import config
+    from dicomwatchd.config import loading
 
-    return config.load(invocation.config_path).archive.layout
+    return loading.load(invocation.config_path).archive.layout
 
 
 def _bundles(layout: Any) -> BundledLayout:
     """How bundles are made, or would be."""
-    from dicomwatchd.config import BundledLayout
+    from dicomwatchd.config.archive import BundledLayout
 
     return layout if isinstance(layout, BundledLayout) else BundledLayout.model_validate({"kind": "bundled"})
 

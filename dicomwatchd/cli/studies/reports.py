@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dicomwatchd.archive.fixity.reports import InBucket, Place
     from dicomwatchd.archive.fixity.seen import Source
     from dicomwatchd.cli.studies.access import Noting
-    from dicomwatchd.config import S3Settings
+    from dicomwatchd.config.archive import S3Settings
 
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?\Z", re.DOTALL)
 _MANIFEST = "manifest.json"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def destination_of(invocation: Invocation, text: str, calling_ae_title: str | None) -> Destination:
     """AET@HOST:PORT, or the name of one in the configuration. Raises click.UsageError, ConfigError."""
-    from dicomwatchd import config
+    from dicomwatchd.config import loading
     from dicomwatchd.dicom_addresses import is_ae_title
     from dicomwatchd.fetch.destination import Destination, of_settings, parse_destination
 
@@ -36,7 +36,7 @@ def destination_of(invocation: Invocation, text: str, calling_ae_title: str | No
         if found is None:
             raise click.UsageError("--send takes AET@HOST:PORT, or the name of a destination in the configuration")
     else:
-        named = {one.name: one for one in config.load(invocation.config_path).destinations}
+        named = {one.name: one for one in loading.load(invocation.config_path).destinations}
         if text not in named:
             known = ", ".join(sorted(named)) or "none"
             raise click.UsageError(f"the configuration has no such destination; it has: {known}")

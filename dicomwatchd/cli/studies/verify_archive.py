@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dicomwatchd.archive.fixity.seen import Source
     from dicomwatchd.archive.stores.port import ObjectStore
     from dicomwatchd.cli.studies.access import Archive, Noting
-    from dicomwatchd.config import StoreSettings
+    from dicomwatchd.config.archive import StoreSettings
 
 _LISTED_FINDINGS = 50
 _PACE = 20.0
@@ -135,7 +135,7 @@ class _Asked:
 
     def check(self, store: StoreSettings) -> None:
         """Raises click.UsageError for what this store has not."""
-        from dicomwatchd.config import DirectorySettings
+        from dicomwatchd.config.archive import DirectorySettings
 
         if not isinstance(store, DirectorySettings):
             if self.hashing:
@@ -152,7 +152,7 @@ def _verified(
     from dicomwatchd.archive.fixity.pace import Pace
     from dicomwatchd.archive.fixity.run import run
     from dicomwatchd.archive.fixity.study import StudyVerifier
-    from dicomwatchd.config import S3Settings
+    from dicomwatchd.config.archive import S3Settings
     from dicomwatchd.ports import SystemClock, timestamp
 
     clock = SystemClock()
@@ -258,9 +258,9 @@ def _folder(invocation: Invocation, where: ArchiveOptions, state_directory: Path
         return state_directory
     if where.given:
         raise click.UsageError("no configuration is read: say where the progress is kept, with --state-directory")
-    from dicomwatchd import config
+    from dicomwatchd.config import loading
 
-    return config.load(invocation.config_path).state_directory
+    return loading.load(invocation.config_path).state_directory
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import errno
 import os
 from dataclasses import dataclass
 
-from dicomwatchd.config import MAX_FILE_BYTES
+from dicomwatchd.config.inboxes import MAX_FILE_BYTES
 from dicomwatchd.errors import Unarchivable
 
 TOO_LARGE = "too-large"

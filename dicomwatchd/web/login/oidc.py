@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 from starlette.types import Scope
 
-from dicomwatchd.config_web import WebRoles
+from dicomwatchd.config.web import WebRoles
 from dicomwatchd.errors import Permanent
 from dicomwatchd.web.login.cookies import Cookie
 from dicomwatchd.web.login.roles import known_by

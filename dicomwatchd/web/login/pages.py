@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from dicomwatchd.access.tokens import sha256_of
-from dicomwatchd.config_web import Web
+from dicomwatchd.config.web import Web
 from dicomwatchd.web.forms import fields
 from dicomwatchd.web.login.admission import LOGIN, Doors
 from dicomwatchd.web.login.oidc import CALLBACK, LoginRefused, Oidc

@@ -19,7 +19,7 @@ from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.starlette_client import StarletteOAuth2App
 from joserfc.errors import JoseError
 
-from dicomwatchd.config_web import WebOidc, is_local
+from dicomwatchd.config.web import WebOidc, is_local
 from dicomwatchd.errors import Misconfigured, Permanent, Transient
 from dicomwatchd.ports import Clock
 from dicomwatchd.web.login.oidc import Begun, Known, LoginRefused

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from dicomwatchd.config_web import WebProxy
+from dicomwatchd.config.web import WebProxy
 from dicomwatchd.web.answers import peer_of
 from dicomwatchd.web.people import Person
 

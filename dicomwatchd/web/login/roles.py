@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dicomwatchd.access.tokens import Token
-from dicomwatchd.config_web import EVERYBODY, WebRoles
+from dicomwatchd.config.web import EVERYBODY, WebRoles
 from dicomwatchd.web.people import Person, Role
 
 #: Before the name of a token, so that no person of the directory can pass for one.

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from dicomwatchd.access.tokens import sha256_of
-from dicomwatchd.config_web import WebSessions
+from dicomwatchd.config.web import WebSessions
 from dicomwatchd.ports import Clock
 from dicomwatchd.web.people import Person
 

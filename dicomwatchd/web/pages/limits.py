@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dicomwatchd.config import MAX_FILE_BYTES
+from dicomwatchd.config.inboxes import MAX_FILE_BYTES
 
 DAY_SECONDS = 86400.0
 

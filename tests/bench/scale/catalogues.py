@@ -20,7 +20,7 @@ from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.archive.catalogues.sqlite.search_tables import search_terms
 from dicomwatchd.archive.documents import index_text, naming_document, study_document
 from dicomwatchd.archive.records import Query, StudyRecord
-from dicomwatchd.config import DynamoDBSettings, SqliteSettings
+from dicomwatchd.config.archive import DynamoDBSettings, SqliteSettings
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity, Order
 from dicomwatchd.study_completeness import GAPS

@@ -26,7 +26,7 @@ from dicomwatchd.archive.repair.rebuild import rebuild
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import DirectorySettings, Encryption, S3Settings, SqliteSettings
+from dicomwatchd.config.archive import DirectorySettings, Encryption, S3Settings, SqliteSettings
 from dicomwatchd.model import Uid
 from tests.bench.scale.catalogues import ARCHIVE_ID, study, table_of
 from tests.bench.scale.rows import Row

@@ -24,7 +24,7 @@ from dicomwatchd.archive.catalogues.dynamodb.sites import DynamoDBSites
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.archive.stores.s3.store import S3Store
-from dicomwatchd.config import DirectorySettings, DynamoDBSettings, S3Settings
+from dicomwatchd.config.archive import DirectorySettings, DynamoDBSettings, S3Settings
 from tests.bench import request_hooks
 from tests.bench.document import write_json
 from tests.bench.scale.rows import Row, document, markdown

@@ -40,7 +40,7 @@ from dicomwatchd.archive.documents import (
 )
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.stores.port import InitStep
-from dicomwatchd.config import DynamoDBSettings
+from dicomwatchd.config.archive import DynamoDBSettings
 from dicomwatchd.errors import RevisionConflict, Throttled
 from dicomwatchd.model import Uid
 from dicomwatchd.patients import folded_name

@@ -14,7 +14,7 @@ from dicomwatchd.archive.aws.clients import build_client, error_code, translated
 from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 from dicomwatchd.archive.catalogues.dynamodb.items import SITES_PARTITION
 from dicomwatchd.archive.catalogues.sites import MOST_SITES, SiteRow
-from dicomwatchd.config import DynamoDBSettings
+from dicomwatchd.config.archive import DynamoDBSettings
 from dicomwatchd.errors import CatalogueEntryDamaged
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from dicomwatchd.archive.documents import (
 )
 from dicomwatchd.archive.records import NO_DATE, Query, StudyRecord
 from dicomwatchd.archive.stores.port import InitStep
-from dicomwatchd.config import SqliteSettings
+from dicomwatchd.config.archive import SqliteSettings
 from dicomwatchd.errors import (
     ArchiveRefused,
     DicomwatchdError,

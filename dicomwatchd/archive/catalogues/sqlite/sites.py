@@ -6,7 +6,7 @@ import sqlite3
 
 from dicomwatchd.archive.catalogues.sites import MOST_SITES, SiteRow
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
-from dicomwatchd.config import SqliteSettings
+from dicomwatchd.config.archive import SqliteSettings
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS sites (site_id TEXT PRIMARY KEY, beats INTEGER NOT NULL, run TEXT NOT NULL,"

@@ -32,7 +32,7 @@ from dicomwatchd.archive.stores.port import (
     Transition,
 )
 from dicomwatchd.archive.stores.uplink import Uplink
-from dicomwatchd.config import DirectorySettings
+from dicomwatchd.config.archive import DirectorySettings
 from dicomwatchd.errors import (
     NoSuchObject,
     NotInitialised,

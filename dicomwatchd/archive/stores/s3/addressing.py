@@ -19,7 +19,7 @@ from botocore.utils import get_environ_proxies
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.s3.connection import Route
 from dicomwatchd.archive.stores.s3.data_plane import Address
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

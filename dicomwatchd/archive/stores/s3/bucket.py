@@ -30,7 +30,7 @@ from dicomwatchd.archive.stores.s3.listed import (
     listed_by_botocore,
     versions_by_botocore,
 )
-from dicomwatchd.config import Encryption, ObjectTag
+from dicomwatchd.config.archive import Encryption, ObjectTag
 from dicomwatchd.errors import (
     ArchiveRefused,
     CredentialsRefused,

@@ -24,7 +24,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.port import Expiry
 from dicomwatchd.archive.stores.s3 import cold
-from dicomwatchd.config import AcceptExpiry, ExpiryAfter, ObjectTag
+from dicomwatchd.config.archive import AcceptExpiry, ExpiryAfter, ObjectTag
 
 #: What of the archive is to stay. Objects of the probe are made to expire.
 _KEPT = (keys.STUDIES, keys.AUDIT, keys.IDENTITY)

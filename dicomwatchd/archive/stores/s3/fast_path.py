@@ -20,7 +20,7 @@ from dicomwatchd.archive.stores.s3.data_plane import LENGTH, S3DataPlane
 from dicomwatchd.archive.stores.s3.listed import ListedObject, ListedPage, Marker, Paging, VersionsPage
 from dicomwatchd.archive.stores.s3.signing import Credentials
 from dicomwatchd.archive.stores.uplink import Sending
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

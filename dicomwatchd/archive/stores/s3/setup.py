@@ -14,7 +14,7 @@ from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.aws.responses import UNKNOWN
 from dicomwatchd.archive.stores.port import InitStep, Transition
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
-from dicomwatchd.config import ObjectTag, S3Settings
+from dicomwatchd.config.archive import ObjectTag, S3Settings
 from dicomwatchd.errors import NotSupported
 
 ABORT_DAYS = 7

@@ -47,7 +47,7 @@ from dicomwatchd.archive.stores.s3.parts import Means
 from dicomwatchd.archive.stores.s3.protection import ProtectionWatch
 from dicomwatchd.archive.stores.s3.taken import Taken
 from dicomwatchd.archive.stores.uplink import PacedBody, Uplink
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config.archive import S3Settings
 from dicomwatchd.errors import (
     ColdObject,
     Conflict,

@@ -9,33 +9,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-_Whole = Annotated[int, Field(strict=True)]
-_Switch = Annotated[bool, Field(strict=True)]
+from dicomwatchd.config.basics import Model, Number, Switch, WholeNumber
 
 _MOST_HOURS = 10_000
 
 
-class Alarms(BaseModel):
+class Alarms(Model):
     """From when on something is told as an alarm; 0: never."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    silent_inbox: _Switch = Field(
+    silent_inbox: Switch = Field(
         default=True, description="Whether an inbox is told of that is silent far beyond its own rhythm"
     )
-    oldest_file_hours: _Number = Field(
+    oldest_file_hours: Number = Field(
         default=24, ge=0, le=_MOST_HOURS, description="A study has had files that are not archived for this long"
     )
-    hold_hours: _Number = Field(default=72, ge=0, le=_MOST_HOURS, description="A study has been held for this long")
-    restore_drill: _Switch = Field(default=True, description="Whether a restore drill that has failed is told of")
-    clock_seconds: _Number = Field(
+    hold_hours: Number = Field(default=72, ge=0, le=_MOST_HOURS, description="A study has been held for this long")
+    restore_drill: Switch = Field(default=True, description="Whether a restore drill that has failed is told of")
+    clock_seconds: Number = Field(
         default=60, ge=0, le=86400, description="The clock differs this much from that of the archive's service"
     )
-    certificate_days: _Whole = Field(default=21, ge=0, le=3650, description="A certificate ends within this time")
-    credentials_hours: _Number = Field(
+    certificate_days: WholeNumber = Field(default=21, ge=0, le=3650, description="A certificate ends within this time")
+    credentials_hours: Number = Field(
         default=1, ge=0, le=_MOST_HOURS, description="The archive's credentials end within this time"
     )
 

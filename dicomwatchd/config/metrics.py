@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-from dicomwatchd import config_receiver
+from dicomwatchd.config.basics import Model
+from dicomwatchd.config.listening import address_and_port, is_listen, is_network, listens_at
+from dicomwatchd.config.receivers import receivers_at_port_of
 
 #: Loopback: the figures name no patient, and are nobody else's business all the same.
 DEFAULT_LISTEN = "127.0.0.1:9187"
@@ -16,18 +18,16 @@ DEFAULT_LISTEN = "127.0.0.1:9187"
 
 def _is_listen(value: str) -> str:
     try:
-        return config_receiver.is_listen(value)
+        return is_listen(value)
     except ValueError:
         raise ValueError(f"must be ADDRESS:PORT, such as {DEFAULT_LISTEN} or [::1]:9187") from None
 
 
-class Metrics(BaseModel):
+class Metrics(Model):
     """A port at which Prometheus fetches the daemon's figures (GET /metrics)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
     listen: Annotated[str, AfterValidator(_is_listen)] = Field(DEFAULT_LISTEN, description="Address and port")
-    allow: tuple[Annotated[str, AfterValidator(config_receiver.is_network)], ...] = Field(
+    allow: tuple[Annotated[str, AfterValidator(is_network)], ...] = Field(
         (),
         description="Addresses or networks that may connect; default: everybody, which is accepted for loopback only",
         examples=[["10.1.2.3", "10.1.3.0/24"]],
@@ -35,7 +35,7 @@ class Metrics(BaseModel):
 
     @property
     def address(self) -> tuple[IPv4Address | IPv6Address, int]:
-        return config_receiver.address_and_port(self.listen)
+        return address_and_port(self.listen)
 
     def admits(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether somebody at ``address`` may connect."""
@@ -50,10 +50,10 @@ def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
     metrics = data.get("metrics")
     if not isinstance(metrics, dict):
         return
-    found = config_receiver.listens_at(metrics, DEFAULT_LISTEN)
+    found = listens_at(metrics, DEFAULT_LISTEN)
     if found is None:
         return
     if not found[0].is_loopback and not metrics.get("allow"):
         yield "metrics.allow", "is missing: whoever reaches this address could read the figures; name who may"
-    for where in config_receiver.receivers_at_port_of(data, *found):
+    for where in receivers_at_port_of(data, *found):
         yield "metrics.listen", f"has the port of {where}"

@@ -6,16 +6,16 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from dicomwatchd.config.basics import Model
+from dicomwatchd.config.durations import Duration, seconds
 
 #: As an inbox's: it is in logs, figures and the catalogue.
 SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 #: So many heartbeats may fail to come before a site counts as silent: one that is late is no alarm.
 LEAST_HEARTBEATS = 3
 LONGEST_HEARTBEAT_SECONDS = 86400
-
-_DURATION = re.compile(r"([0-9]{1,6})([smhd])\Z")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _is_name(value: str) -> str:
@@ -24,39 +24,16 @@ def _is_name(value: str) -> str:
     return value
 
 
-def _zero(value: object) -> object:
-    return "0s" if value == 0 and not isinstance(value, bool) else value
-
-
-def _is_duration(value: str) -> str:
-    if not _DURATION.match(value):
-        raise ValueError("must be a whole number and a unit (s, m, h, d), such as 5m or 1h, or 0")
-    return value
-
-
-Duration = Annotated[str, AfterValidator(_is_duration), BeforeValidator(_zero)]
-
-
-def seconds(duration: str) -> int:
-    match = _DURATION.match(duration)
-    assert match is not None  # noqa: S101  the validator has seen to it
-    return int(match[1]) * _SECONDS[match[2]]
-
-
-class Site(BaseModel):
+class Site(Model):
     """What this daemon is called. Must not hold patient data."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: Annotated[str, AfterValidator(_is_name)] | None = Field(
         default=None, description="Short name for the other sites and for figures; default: the name of the machine"
     )
 
 
-class Sites(BaseModel):
+class Sites(Model):
     """The daemons of one archive tell each other, in the catalogue, that they are alive, and how they are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     heartbeat: Duration = Field(default="5m", description="How often this daemon writes its own item; 0: never")
     silent_after: Duration = Field(

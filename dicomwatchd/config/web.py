@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from dicomwatchd import config_metrics, config_receiver
-from dicomwatchd.config_sites import Duration, seconds
-from dicomwatchd.config_text import plain_path
+from dicomwatchd.config.basics import AbsolutePath, Model, Switch, WholeNumber
+from dicomwatchd.config.durations import Duration, seconds
+from dicomwatchd.config.listening import address_and_port, is_listen, is_network, is_same_port, listens_at
+from dicomwatchd.config.metrics import DEFAULT_LISTEN as METRICS_LISTEN
+from dicomwatchd.config.receivers import receivers_at_port_of
 
 #: Loopback: whoever is to reach it from elsewhere says so.
 DEFAULT_LISTEN = "127.0.0.1:8442"
@@ -32,7 +34,7 @@ _LOOPBACK = {4: (ip_network("127.0.0.0/8"),), 6: (ip_network("::1/128"),)}
 
 def _is_listen(value: str) -> str:
     try:
-        return config_receiver.is_listen(value)
+        return is_listen(value)
     except ValueError:
         raise ValueError(f"must be ADDRESS:PORT, such as {DEFAULT_LISTEN} or [::1]:8442") from None
 
@@ -77,25 +79,19 @@ def is_local(host: str) -> bool:
         return host.lower() in _LOCAL_NAMES
 
 
-AbsolutePath = Annotated[Path, AfterValidator(plain_path)]
 Header = Annotated[str, AfterValidator(_header)]
-Network = Annotated[str, AfterValidator(config_receiver.is_network)]
+Network = Annotated[str, AfterValidator(is_network)]
 Group = Annotated[str, Field(min_length=1, max_length=256)]
-WholeNumber = Annotated[int, Field(strict=True)]
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class WebTls(Part):
+class WebTls(Model):
     """TLS by dicomwatchd-web itself. Files are in PEM form."""
 
     certificate_file: AbsolutePath = Field(description="The certificate, and those between it and its CA")
     key_file: AbsolutePath = Field(description="The certificate's key, without a passphrase")
 
 
-class WebProxy(Part):
+class WebProxy(Model):
     """A reverse proxy in front has asked who it is, and says so in a header."""
 
     addresses: tuple[Network, ...] = Field(
@@ -127,7 +123,7 @@ class WebProxy(Part):
         return any(plain in ip_network(one) for one in self.addresses)
 
 
-class WebOidc(Part):
+class WebOidc(Model):
     """OpenID Connect: the hospital's own log-in (authorization code flow with PKCE)."""
 
     issuer: Annotated[str, AfterValidator(_issuer)] = Field(
@@ -142,7 +138,7 @@ class WebOidc(Part):
     label: str = Field("Log in", min_length=1, max_length=60, description="What the button says")
 
 
-class WebRoles(Part):
+class WebRoles(Model):
     """Which groups of the proxy's or the provider's may do what; "*" is everybody who has logged in."""
 
     read: tuple[Group, ...] = Field(default=(), description="Find, look at and fetch studies")
@@ -150,7 +146,7 @@ class WebRoles(Part):
     administrate: tuple[Group, ...] = Field(default=(), description="Search the record of who has looked at what")
 
 
-class WebSessions(Part):
+class WebSessions(Model):
     idle: Duration = Field(default="30m", description="A session that was not used for this long has ended")
     longest: Duration = Field(default="10h", description="A session ends after this long, however much it is used")
 
@@ -169,7 +165,7 @@ class WebSessions(Part):
         return seconds(self.longest)
 
 
-class WebLimits(Part):
+class WebLimits(Model):
     connections: WholeNumber = Field(default=512, ge=8, le=4096, description="Open at once; more are closed unheard")
     connections_each: WholeNumber = Field(
         default=64, ge=4, le=4096, description="Of one address at once; does not count for the proxy"
@@ -182,7 +178,7 @@ class WebLimits(Part):
     )
 
 
-class Web(Part):
+class Web(Model):
     """The archive in a browser, by dicomwatchd-web. At least one way to log in is needed."""
 
     listen: Annotated[str, AfterValidator(_is_listen)] = Field(DEFAULT_LISTEN, description="Address and port")
@@ -194,9 +190,7 @@ class Web(Part):
     tls: WebTls | None = Field(None, description="Default: no TLS, which is accepted behind a proxy or on loopback")
     proxy: WebProxy | None = None
     oidc: WebOidc | None = None
-    tokens: Annotated[bool, Field(strict=True)] = Field(
-        False, description="Whether tokens of `dicomwatchctl web token` are accepted"
-    )
+    tokens: Switch = Field(False, description="Whether tokens of `dicomwatchctl web token` are accepted")
     roles: WebRoles = WebRoles()
     sessions: WebSessions = WebSessions()
     limits: WebLimits = WebLimits()
@@ -220,7 +214,7 @@ class Web(Part):
 
     @property
     def address(self) -> tuple[IPv4Address | IPv6Address, int]:
-        return config_receiver.address_and_port(self.listen)
+        return address_and_port(self.listen)
 
     @property
     def may_be_given_uploads(self) -> bool:
@@ -243,7 +237,7 @@ def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
     web = data.get("web")
     if not isinstance(web, dict):
         return
-    found = config_receiver.listens_at(web, DEFAULT_LISTEN)
+    found = listens_at(web, DEFAULT_LISTEN)
     if found is None:
         return
     if not found[0].is_loopback:
@@ -251,10 +245,10 @@ def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
             yield "web.public_url", "is missing: what browsers call this place, such as https://images.example.org"
         if web.get("tls") is None and not web.get("proxy"):
             yield "web.tls", "is missing: patient data and log-ins would travel unencrypted"
-    for where in config_receiver.receivers_at_port_of(data, *found):
+    for where in receivers_at_port_of(data, *found):
         yield "web.listen", f"has the port of {where}"
     metrics = data.get("metrics")
     if isinstance(metrics, dict):
-        theirs = config_receiver.listens_at(metrics, config_metrics.DEFAULT_LISTEN)
-        if config_receiver.is_same_port(theirs, *found):
+        theirs = listens_at(metrics, METRICS_LISTEN)
+        if is_same_port(theirs, *found):
             yield "web.listen", "has the port of metrics"

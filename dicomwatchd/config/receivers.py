@@ -1,39 +1,97 @@
-"""What values of a receiver in the configuration must be like, and what only several of them together show."""
+"""What stands in the configuration under ``receivers``, and what only several sections together show of it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Annotated, Any
 
-#: AE titles may be more (PS3.5 table 6.2-1), but hardly any is; and it is in the log.
-AE_TITLE = r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,14}[A-Za-z0-9_.-])?"
+from pydantic import AfterValidator, Field, model_validator
+
+from dicomwatchd.config.basics import AE_TITLE, INBOX_NAME, SHARE, AbsolutePath, Model, Number, WholeNumber
+from dicomwatchd.config.listening import address_and_port, is_listen, is_network, is_same_port, listens_at
+
 #: As receivers call their files.
 _OUR_NAME = "1.2.3.dcm"
 #: The port for DICOM that needs no rights of root's, on this machine alone.
 DEFAULT_LISTEN = "127.0.0.1:11112"
 
 
-def address_and_port(listen: str) -> tuple[IPv4Address | IPv6Address, int]:
-    """Raises ValueError."""
-    match = re.match(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})\Z", listen)
-    try:
-        if match is None or not 0 < int(match[3]) < 65536:
-            raise ValueError
-        return ip_address(match[1] or match[2]), int(match[3])
-    except ValueError:
-        raise ValueError("must be ADDRESS:PORT, such as 127.0.0.1:11112, 0.0.0.0:104 or [::]:11112") from None
+class ReceiverTls(Model):
+    """DICOM over TLS. All files are in PEM form."""
+
+    certificate_file: AbsolutePath = Field(description="The receiver's certificate, and those between it and its CA")
+    key_file: AbsolutePath = Field(description="The certificate's key, without a passphrase")
+    client_ca_file: AbsolutePath | None = Field(
+        None, description="Peers must show a certificate of one of these CAs; default: they need none"
+    )
 
 
-def listens_at(section: dict[Any, Any], default: str) -> tuple[IPv4Address | IPv6Address, int] | None:
-    """Where a part of the configuration listens; None where that is wrong in itself."""
-    listen = section.get("listen", default)
-    try:
-        return address_and_port(listen) if isinstance(listen, str) else None
-    except ValueError:
-        return None
+class AllowedPeer(Model):
+    """Who may send: by AE title, by address, or by both together."""
+
+    ae_title: str | None = Field(None, pattern=AE_TITLE, description="What the peer calls itself; default: anything")
+    address: Annotated[str, AfterValidator(is_network)] | None = Field(
+        None, description="An address, or a network; default: any", examples=["10.1.2.3", "10.1.2.0/24"]
+    )
+
+    @model_validator(mode="after")
+    def _names_somebody(self) -> AllowedPeer:
+        if self.ae_title is None and self.address is None:
+            raise ValueError("must have ae_title, address, or both")
+        return self
+
+    def has_address(self, address: IPv4Address | IPv6Address) -> bool:
+        return self.address is None or address in ip_network(self.address)
+
+
+class Commitment(Model):
+    """Storage Commitment: a modality asks whether the archive holds its images, and is told so later."""
+
+    folder: AbsolutePath = Field(description="Where requests wait, on a local disk; receiver and daemon write to it")
+    report_to: tuple[str, ...] = Field(
+        min_length=1, description="Names of `destinations`: the modalities that may ask, by their AE title"
+    )
+    wait_seconds: Number = Field(
+        86400,
+        ge=0,
+        le=30 * 86400,
+        description="How long the answer may wait for images that are not archived yet; what is not by then has failed",
+    )
+
+
+class Receiver(Model):
+    """A port at which dicomwatchd-receive takes DICOM objects (C-STORE) and puts them into an inbox."""
+
+    name: str = Field(pattern=f"^{INBOX_NAME}$", description="Short name for logs. Must not hold patient data.")
+    ae_title: str = Field(pattern=AE_TITLE, description="The called AE title; associations for another are rejected")
+    listen: Annotated[str, AfterValidator(is_listen)] = Field(
+        DEFAULT_LISTEN,
+        description="Address and port; 0.0.0.0 and [::] are all addresses of the machine",
+    )
+    inbox: str = Field(pattern=f"^{INBOX_NAME}$", description="Name of the inbox that the objects go into")
+    allow: tuple[AllowedPeer, ...] = Field(
+        (), description="Who may send; default: everybody, which is accepted for loopback or with client certificates"
+    )
+    tls: ReceiverTls | None = None
+    max_associations: WholeNumber = Field(64, ge=1, le=256, description="More at once are rejected for the time being")
+    max_pdu_bytes: WholeNumber = Field(131072, ge=4096, le=1048576, description="Maximum length of a P-DATA PDU")
+    idle_seconds: Number = Field(
+        60, ge=1, le=3600, description="An association of which nothing, or no whole PDU, came for this long is aborted"
+    )
+    disk_free_min: str = Field(
+        "5%", pattern=SHARE, description="Objects are refused (0xA700) while less than this share of the disk is free"
+    )
+    commitment: Commitment | None = Field(None, description="Default: Storage Commitment is not offered")
+
+    @property
+    def address(self) -> tuple[IPv4Address | IPv6Address, int]:
+        return address_and_port(self.listen)
+
+    @property
+    def disk_free_min_share(self) -> float:
+        return int(self.disk_free_min[:-1]) / 100
 
 
 def receivers_at_port_of(data: dict[Any, Any], address: IPv4Address | IPv6Address, port: int) -> Iterator[str]:
@@ -42,30 +100,6 @@ def receivers_at_port_of(data: dict[Any, Any], address: IPv4Address | IPv6Addres
     for index, receiver in enumerate(given if isinstance(given, list | tuple) else []):
         if isinstance(receiver, dict) and is_same_port(listens_at(receiver, DEFAULT_LISTEN), address, port):
             yield f"receivers[{index}]"
-
-
-def is_same_port(
-    other: tuple[IPv4Address | IPv6Address, int] | None, address: IPv4Address | IPv6Address, port: int
-) -> bool:
-    """Whether the two could not be listened at side by side."""
-    if other is None or other[1] != port:
-        return False
-    return other[0] == address or other[0].is_unspecified or address.is_unspecified
-
-
-def is_listen(value: str) -> str:
-    """Raises ValueError."""
-    address_and_port(value)
-    return value
-
-
-def is_network(value: str) -> str:
-    """Raises ValueError."""
-    try:
-        ip_network(value)
-    except ValueError:
-        raise ValueError("must be an address or a network, such as 10.1.2.3 or 10.1.2.0/24") from None
-    return value
 
 
 def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ import yaml
 
 from dicomwatchd.errors import ConfigError
 
-#: Of `config.Config`, and here for whoever needs to know no more of a configuration than where the daemon listens.
+#: Of `whole.Config`, and here for whoever needs to know no more of a configuration than where the daemon listens.
 STATE_DIRECTORY = Path("/var/lib/dicomwatchd")
 SOCKET_NAME = "control.sock"
 
