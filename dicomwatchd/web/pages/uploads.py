@@ -336,10 +336,13 @@ def _is_what_it_says(content_digest: str, body: bytes) -> bool:
 
 
 def _verdict(row: UploadRow) -> str:
-    """What stands beside the upload in a word: "good" is said of what the daemon says it of alone."""
+    """What stands beside the upload in a word: "good" is said of what the daemon says it of alone, "held" where it says
+    so and keeps something nevertheless."""
     if row.stage is not Stage.ENDED or row.result is None:
         return str(row.stage)
-    return "good" if all_verified(row.result) else "bad"
+    if not all_verified(row.result):
+        return "bad"
+    return "held" if row.result.get("held") else "good"
 
 
 def _ended_at(row: UploadRow) -> float:
