@@ -178,6 +178,123 @@ def test_neither_gets_more_of_the_other_than_it_needs(lab: SystemdLab) -> None:
     lab.sh("systemctl", "stop", "dicomwatchd", WEB, timeout=120)
 
 
+def test_an_upload_goes_on_over_restarts_of_either_unit(lab: SystemdLab) -> None:
+    """While it comes, is handed in and is archived; one, the other, and both at once; by systemctl and
+    by SIGKILL. Nothing is sent twice, it is handed in once, and its sentence is true."""
+    put(lab, "etc/dicomwatchd/config.yaml", CONFIG + "bandwidth: {default: 1MB/s}\n")  # so that there is a middle
+    for unit in (WEB, "dicomwatchd"):
+        put(lab, f"etc/systemd/system/{unit}.service.d/test.conf", "[Service]\nRestartSec=0.2\n")
+    lab.sh("systemctl", "daemon-reload")
+    lab.sh("systemctl", "start", "dicomwatchd", WEB, timeout=60)
+    with tempfile.TemporaryDirectory() as name:
+        made = Maker(10, Patient.marked("CANARY^JANE")).ct_series(Path(name), slices=24)
+        files = [(f"CT/{one.path.name}", one.path.read_bytes()) for one in made]
+    token = lab.sh(CTL, "web", "token", "stick", "--role", "read", "--role", "upload").stdout.strip()
+    handed_in = events_of_web(lab, "web-upload-handed-in")
+    page = Page(lab, token)
+    upload = page.json("POST", "/uploads", b"{}")["upload"]
+    sending = Sending(upload, files)
+
+    sending.go_on(page, 8)
+    sending.half_a_file(page, 8)
+    lab.sh("systemctl", "restart", WEB, timeout=60)
+    page = Page(lab, token)
+    assert sending.there(page) == 8
+    sending.go_on(page, 13)
+    kill(lab, WEB)
+    page = Page(lab, token)
+    assert sending.there(page) == 13
+    lab.sh("systemctl", "restart", "--no-block", "dicomwatchd")
+    sending.go_on(page, len(files))
+    assert sending.sent_bytes == sum(len(data) for _, data in files), "no byte was sent twice"
+
+    page.json("POST", f"/uploads/{upload}/finish", json.dumps({"files": len(files)}).encode())
+    lab.sh("systemctl", "restart", WEB, "dicomwatchd", timeout=120)
+    page = Page(lab, token)
+    for killed in (["dicomwatchd"], [WEB], ["dicomwatchd", WEB]):
+        wait_until_it_archives(page, upload)
+        kill(lab, *killed)
+        page = Page(lab, token)
+    lab.sh("systemctl", "stop", "dicomwatchd", timeout=120)
+    wait_for(lambda: "does not go on" in page.state(upload)["text"], 60, "the page to tell")
+    put(lab, "etc/dicomwatchd/config.yaml", CONFIG)
+    lab.sh("systemctl", "start", "dicomwatchd", timeout=60)
+    wait_for(lambda: page.state(upload)["ended"], 180, "the upload to end")
+
+    told = " ".join(page.get(f"/uploads/{upload}").split())
+    assert "All 24 files are verified in the archive. The local copies were deleted." in told, told
+    assert events_of_web(lab, "web-upload-handed-in") == handed_in + 1
+    assert sum(one["path"].endswith(f"/{upload}/files") for one in uploads_of_daemon(lab)) == 1
+    study = made[0].study_uid
+    stored = lab.sh("find", f"/{ARCHIVE}", "-path", f"*{study}*", "-name", "*.dcm").stdout.split()
+    assert len(stored) == len(made)
+    assert lab.sh("runuser", "-u", "dicomwatchd", "--", CTL, "verify", study, "--deep", timeout=120).returncode == 0
+    lab.sh("systemctl", "stop", "dicomwatchd", WEB, timeout=120)
+    for unit in (WEB, "dicomwatchd"):
+        (lab.root / f"etc/systemd/system/{unit}.service.d/test.conf").unlink()
+    lab.sh("systemctl", "daemon-reload")
+
+
+class Sending:
+    """What upload.js does, in parts: ``sent_bytes`` counts every byte that it has sent."""
+
+    def __init__(self, upload: str, files: list[tuple[str, bytes]]) -> None:
+        self._upload, self._files, self.sent_bytes = upload, files, 0
+
+    def places(self, page: Page) -> list[dict[str, Any]]:
+        said = [
+            {"path": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "modified": 1}
+            for name, data in self._files
+        ]
+        answer = page.json("POST", f"/uploads/{self._upload}/files", json.dumps({"files": said}).encode())
+        return list(answer["files"])
+
+    def there(self, page: Page) -> int:
+        return sum(bool(one["there"]) for one in self.places(page))
+
+    def go_on(self, page: Page, until: int) -> None:
+        """From where each stands."""
+        for number, one in enumerate(self.places(page)[:until]):
+            if not one["there"]:
+                self._put(page, one["number"], one["offset"], self._files[number][1][one["offset"] :])
+
+    def half_a_file(self, page: Page, number: int) -> None:
+        data = self._files[number][1]
+        self._put(page, self.places(page)[number]["number"], 0, data[: len(data) // 2])
+
+    def _put(self, page: Page, number: int, offset: int, piece: bytes) -> None:
+        digest = base64.b64encode(hashlib.sha256(piece).digest()).decode()
+        place = f"/uploads/{self._upload}/files/{number}?offset={offset}"
+        page.json("PUT", place, piece, "-H", f"Content-Digest: sha-256=:{digest}:")
+        self.sent_bytes += len(piece)
+
+
+def kill(lab: SystemdLab, *units: str) -> None:
+    """With SIGKILL, all at once; returns when systemd has started them anew."""
+    before = {unit: show(lab, "MainPID", unit) for unit in units}
+    lab.sh("kill", "-KILL", *before.values())
+    wait_for(lambda: all(show(lab, "MainPID", one) not in (before[one], "0") for one in units), 60, "systemd to notice")
+    wait_for(lambda: all(show(lab, "ActiveState", one) == "active" for one in units), 120, "the successors")
+
+
+def wait_until_it_archives(page: Page, upload: str) -> None:
+    def is_at_it() -> bool:
+        state = page.state(upload)
+        assert not state["ended"], "it was to be interrupted before"
+        return bool(state["stage"] == "handed in" and state["total"])
+
+    wait_for(is_at_it, 120, "the daemon to be at it")
+
+
+def events_of_web(lab: SystemdLab, event: str) -> int:
+    lab.sh("journalctl", "--sync")
+    return lab.sh("journalctl", "-u", WEB, "-o", "json", "--all").stdout.count(f'"DICOMWATCHD_EVENT":"{event}"')
+
+
+def uploads_of_daemon(lab: SystemdLab) -> list[dict[str, Any]]:
+    return list(json.loads(lab.sh(CTL, "upload", "list", "--json").stdout)["uploads"])
+
+
 class Page:
     """A browser in which somebody has logged in, and what the page's script asks for, from inside the lab, which has a
     loopback of its own."""
@@ -192,6 +309,9 @@ class Page:
         (self._lab.root / "srv/sent").write_bytes(body)
         sent = [] if method == "GET" else ["--data-binary", "@/srv/sent"]
         return json.loads(self._asked(path, "-X", method, "-H", "Accept: application/json", *sent, *options))
+
+    def state(self, upload: str) -> Any:
+        return self.json("GET", f"/uploads/{upload}/state", b"")
 
     def get(self, path: str, kind: str = "text/html") -> str:
         return self._asked(path, "-H", f"Accept: {kind}")
