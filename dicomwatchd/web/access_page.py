@@ -23,13 +23,18 @@ from dicomwatchd.web.people import Role
 
 PAGE_ROWS = 200
 _DAY_SECONDS = 86400
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem;background:#fff;color:#1c2430}
+_STYLE = """:root{color-scheme:light dark}
+body{font:15px/1.5 system-ui,sans-serif;margin:min(2rem,4vw);background:#fff;color:#1c2430}
 form.search{display:flex;flex-wrap:wrap;gap:1rem;align-items:end}label{display:block;font-size:.85rem}
-input{padding:.35rem;font:inherit}button{padding:.4rem .9rem;font:inherit}
+input{padding:.35rem;font:inherit;max-width:100%;box-sizing:border-box}label{max-width:100%}
+button{padding:.4rem .9rem;font:inherit}
 table{border-collapse:collapse;margin:1.5rem 0}td,th{text-align:left;padding:.3rem .9rem .3rem 0;
-border-bottom:1px solid #d6dae0}td.uid{font-family:ui-monospace,monospace;font-size:.85rem}.problem{color:#a01818}
-@media (prefers-color-scheme:dark){body{background:#14181d;color:#dfe4ea}td,th{border-color:#39424e}}
+border-bottom:1px solid #d6dae0;overflow-wrap:anywhere}td.uid{font-family:ui-monospace,monospace;font-size:.85rem}
+:focus-visible{outline:3px solid #b45309;outline-offset:2px}a{color:#0b4a86}.problem{color:#a01818}
+@media (prefers-color-scheme:dark){body{background:#14181d;color:#dfe4ea}td,th{border-color:#39424e}
+a{color:#8fbcf2}.problem{color:#f3a3a3}}
 """
+_HEADS = "".join(f'<th scope="col">{head}</th>' for head in ("Time (UTC)", "Person", "What", "Study", "Entry"))
 _FIELDS = ("person", "study", "from", "to", "before")
 
 
@@ -82,11 +87,7 @@ def _page(given: dict[str, str], found: list[Access], more: bool, problem: str =
         f"<td>{one.sequence}</td></tr>"
         for one in found
     )
-    table = (
-        f"<table><tr><th>Time (UTC)</th><th>Person</th><th>What</th><th>Study</th><th>Entry</th></tr>{rows}</table>"
-        if found
-        else "<p>No entry.</p>"
-    )
+    table = f"<table><tr>{_HEADS}</tr>{rows}</table>" if found else "<p>No entry.</p>"
     older = ""
     if more:
         kept = "".join(f'<input type="hidden" name="{name}" value="{shown[name]}">' for name in _FIELDS[:-1])
@@ -98,11 +99,12 @@ def _page(given: dict[str, str], found: list[Access], more: bool, problem: str =
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Record of access</title>'
         '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/access/style.css"></head>'
-        "<body><h1>Who has looked at what</h1>"
+        "<body><main><h1>Who has looked at what</h1>"
         '<form class="search" method="post" action="/access">'
         f'<label>Person<br><input name="person" value="{shown["person"]}"></label>'
         f'<label>Study Instance UID<br><input name="study" size="48" value="{shown["study"]}"></label>'
         f'<label>From<br><input name="from" type="date" value="{shown["from"]}"></label>'
         f'<label>To<br><input name="to" type="date" value="{shown["to"]}"></label>'
-        f'<button>Search</button></form>{said}{table}{older}<p><a href="/">Back to the list</a></p></body></html>'
+        f"<button>Search</button></form>{said}{table}{older}"
+        '<p><a href="/">Back to the list</a></p></main></body></html>'
     )

@@ -54,9 +54,11 @@ class Visitor:
 
 
 @contextmanager
-def visitor(browser: Browser, origin: str, *, width: int = 1100, height: int = 800) -> Iterator[Visitor]:
+def visitor(
+    browser: Browser, origin: str, *, width: int = 1100, height: int = 800, locale: str = "en-GB"
+) -> Iterator[Visitor]:
     """``origin`` is all that he may ask, such as http://127.0.0.1:20123. Checked when he leaves without an error."""
-    context = browser.new_context(viewport={"width": width, "height": height}, locale="en-GB", timezone_id="UTC")
+    context = browser.new_context(viewport={"width": width, "height": height}, locale=locale, timezone_id="UTC")
     context.set_default_timeout(PATIENCE_SECONDS * 1000)
     context.set_default_navigation_timeout(PATIENCE_SECONDS * 1000)
     someone = Visitor(context, context.new_page())

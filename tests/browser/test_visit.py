@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.chromium import Visitor, visitor
+from tests.browser.chromium import visitor
+from tests.browser.people import hand_in, logged_in, verdict_of
 from tests.browser.phantoms import GREY, Phantom, PhantomMaker
 from tests.browser.viewer import Viewer
 from tests.synthetic import Maker, Patient
@@ -28,30 +28,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, viewer_folder: Path) -> Iter
     yield web
     web.close()
     site.close()
-
-
-@contextmanager
-def logged_in(browser: Browser, web: WebProcess, name: str, *roles: str) -> Iterator[Visitor]:
-    token = web.token(name, *roles)
-    with visitor(browser, web.url) as someone:
-        someone.page.goto(f"{web.url}/upload")
-        assert "/login" in someone.page.url, "whoever is nobody is led to the log-in"
-        someone.page.get_by_label("token").fill(token)
-        someone.page.get_by_role("button", name="token").click()
-        someone.page.wait_for_url(f"{web.url}/upload")
-        yield someone
-
-
-def hand_in(someone: Visitor, folder: Path) -> None:
-    """The folder is chosen as a whole, as by the browser's own dialogue."""
-    someone.page.locator("#folder").set_input_files(folder)
-    someone.page.locator("#start").click()
-
-
-def verdict_of(someone: Visitor) -> str:
-    verdict = someone.page.locator("#verdict")
-    verdict.wait_for()
-    return f"{verdict.inner_text()} {someone.page.locator('#sentences').inner_text()}"
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

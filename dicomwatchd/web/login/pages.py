@@ -18,14 +18,16 @@ from dicomwatchd.web.login.oidc import CALLBACK, LoginRefused, Oidc
 from dicomwatchd.web.login.roles import of_token
 
 _MOST_NEXT = 2000
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f5f7;color:#1c2430}
+_STYLE = """:root{color-scheme:light dark}
+body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f5f7;color:#1c2430}
 main{max-width:24rem;margin:12vh auto;padding:2rem;background:#fff;border:1px solid #d6dae0;border-radius:8px}
 h1{font-size:1.3rem;margin:0 0 1rem}label{display:block;margin:1rem 0 .3rem}
 input{width:100%;box-sizing:border-box;padding:.5rem;font:inherit}
 button,a.button{display:block;width:100%;box-sizing:border-box;margin-top:1rem;padding:.6rem;font:inherit;
 text-align:center;text-decoration:none;border:0;border-radius:6px;background:#1f5fa8;color:#fff;cursor:pointer}
-.problem{color:#a01818}
-@media (prefers-color-scheme:dark){body{background:#14181d;color:#dfe4ea}main{background:#1d232b;border-color:#39424e}}
+:focus-visible{outline:3px solid #b45309;outline-offset:2px}a{color:#0b4a86}.problem{color:#a01818}
+@media (prefers-color-scheme:dark){body{background:#14181d;color:#dfe4ea}main{background:#1d232b;border-color:#39424e}
+a{color:#8fbcf2}a.button{color:#fff}.problem{color:#f3a3a3}}
 """
 
 

@@ -1,7 +1,15 @@
-// Asks how something stands until it has ended; then the page that says so is loaded.
+// Asks how something stands until it has ended; then the page that says so is loaded. What is said there gets the focus
+// if somebody has waited for it, since what stands in a page from its beginning is not read out by a screen reader.
 "use strict";
 (() => {
   const state = document.getElementById("state");
+  try {
+    if (state) sessionStorage.setItem("awaited", location.pathname);
+    else if (sessionStorage.getItem("awaited") === location.pathname) {
+      sessionStorage.removeItem("awaited");
+      (document.getElementById("verdict") || document.getElementById("send-result"))?.focus();
+    }
+  } catch (_) { /* a browser that keeps nothing */ }
   if (!state) return;
   const bar = document.getElementById("progress");
   const text = document.getElementById("state-text");

@@ -160,7 +160,9 @@
       await Promise.all(Array.from({ length: AT_ONCE }, worker));
     }
     status((sameFiles ? say("same", { number: number(sameFiles) }) + " " : "") + say("finishing"));
-    location.assign((await json("POST", `/uploads/${upload}/finish`, { files: all.length })).page);
+    const { page } = await json("POST", `/uploads/${upload}/finish`, { files: all.length });
+    try { sessionStorage.setItem("awaited", page); } catch (_) { /* as in state.js */ }
+    location.assign(page);
   };
 
   get("stop").addEventListener("click", () => { stopped = true; });
