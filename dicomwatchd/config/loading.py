@@ -13,7 +13,7 @@ from dicomwatchd import resolved_paths
 from dicomwatchd.config import alarms, destinations, metrics, receivers, web
 from dicomwatchd.config.archive import CatalogueSettings, StoreSettings
 from dicomwatchd.config.basics import PATTERNS, Model
-from dicomwatchd.config.text import SOCKET_NAME, plain_path, problem, read_file
+from dicomwatchd.config.text import SOCKET_NAME, STATE_DATABASE, plain_path, problem, read_file
 from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.resolved_paths import ResolvedPath
@@ -133,6 +133,9 @@ def _cross_checks(data: dict[Any, Any], found: dict[Path, ResolvedPath]) -> Iter
     for where, ours in leading.items():
         if not where.startswith("inboxes"):
             yield from ((where, f"overlaps {inbox}") for inbox, place in of_inboxes if _overlap(ours, place))
+    if (catalogue := leading.get("archive.catalogue.path")) and leading.get("state_directory") == catalogue.parent:
+        if catalogue.name == STATE_DATABASE:
+            yield "archive.catalogue.path", "is the daemon's own state; name another file"
     state = data.get("state_directory", Config.model_fields["state_directory"].default)
     socket = data.get("control_socket")
     if socket is None and isinstance(state, str | Path):

@@ -16,6 +16,8 @@ from dicomwatchd.errors import ConfigError
 #: Of `whole.Config`, and here for whoever needs to know no more of a configuration than where the daemon listens.
 STATE_DIRECTORY = Path("/var/lib/dicomwatchd")
 SOCKET_NAME = "control.sock"
+#: As `queue.database.schema` calls it.
+STATE_DATABASE = "state.db"
 
 
 def named_socket(data: Any) -> Path | None:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from dicomwatchd.config import loading
 from dicomwatchd.config.inboxes import DeleteAfter
-from dicomwatchd.config.text import read_yaml
+from dicomwatchd.config.text import STATE_DATABASE, read_yaml
 from dicomwatchd.config.whole import Config
 from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.errors import ConfigError
+from dicomwatchd.queue.database.schema import DATABASE
 
 ARCHIVE: dict[str, Any] = {
     "store": {"kind": "directory", "path": "/srv/archive"},
@@ -344,6 +345,17 @@ def test_a_common_beginning_of_the_name_is_no_overlap() -> None:
     data = with_inbox()
     data["inboxes"].append({"name": "ct10", "path": "/srv/dicom/ct10"})
     assert len(loading.parse(data).inboxes) == 2
+
+
+@pytest.mark.parametrize("path", ["/srv/state/state.db", "/srv/state/./state.db", "/srv/state//state.db"])
+def test_the_catalogue_is_not_the_daemon_s_own_state(path: str) -> None:
+    """Its tables would be put into the record of what was deleted."""
+    assert DATABASE == STATE_DATABASE
+    archive = {**with_inbox()["archive"], "catalogue": {"kind": "sqlite", "path": path}}
+    told = [("archive.catalogue.path", "is the daemon's own state; name another file")]
+    assert problems({**with_inbox(), "archive": archive, "state_directory": "/srv/state"}) == told
+    beside = {**archive, "catalogue": {"kind": "sqlite", "path": "/srv/state/catalogue.db"}}
+    loading.parse({**with_inbox(), "archive": beside, "state_directory": "/srv/state"})
 
 
 def test_overlaps_are_seen_through_symbolic_links(tmp_path: Path) -> None:
