@@ -152,6 +152,12 @@ def test_a_store_in_a_folder(tmp_path: Path) -> None:
     assert "already" in BY_KEY["store"].check(str(tmp_path / "full"), answers, around).notes[0]
 
 
+def test_a_catalogue_of_one_s_own_is_not_the_daemon_s_state(tmp_path: Path) -> None:
+    answers = {"state_directory": str(tmp_path), "inbox": str(tmp_path / "inbox"), "store": "s3://bucket"}
+    assert "daemon's own state" in refused("catalogue", f"sqlite:{tmp_path}/state.db", answers, without_service())
+    assert BY_KEY["catalogue"].check(f"sqlite:{tmp_path}/catalogue.db", answers, without_service())
+
+
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [

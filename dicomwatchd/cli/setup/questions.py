@@ -20,6 +20,7 @@ from dicomwatchd.cli.setup.machine import Machine
 from dicomwatchd.config import loading
 from dicomwatchd.config.archive import DynamoDBSettings, S3Settings
 from dicomwatchd.config.basics import INBOX_NAME
+from dicomwatchd.config.text import STATE_DATABASE
 from dicomwatchd.errors import ConfigError
 
 
@@ -188,6 +189,8 @@ def _catalogue(value: str, answers: Answers, around: Around) -> Checked:
         if name:
             path = folders.checked(str(Path(name).parent), around.machine, service=around.service)
             folders.require_apart(path, "the catalogue's folder", iter([("the inbox", Path(answers["inbox"]))]))
+            if path / Path(name).name == Path(answers["state_directory"]) / STATE_DATABASE:
+                raise Refused("is the daemon's own state; name another file")
         return Checked(value)
     if not of.is_bucket(answers["store"]):
         raise Refused("must be sqlite, or sqlite:/path/to/catalogue.db, for an archive in a folder")
