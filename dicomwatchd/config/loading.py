@@ -133,9 +133,9 @@ def _cross_checks(data: dict[Any, Any], found: dict[Path, ResolvedPath]) -> Iter
     for where, ours in leading.items():
         if not where.startswith("inboxes"):
             yield from ((where, f"overlaps {inbox}") for inbox, place in of_inboxes if _overlap(ours, place))
-    if (catalogue := leading.get("archive.catalogue.path")) and leading.get("state_directory") == catalogue.parent:
-        if catalogue.name == STATE_DATABASE:
-            yield "archive.catalogue.path", "is the daemon's own state; name another file"
+    catalogue, folder = leading.get("archive.catalogue.path"), leading.get("state_directory")
+    if catalogue is not None and folder is not None and catalogue == folder / STATE_DATABASE:
+        yield "archive.catalogue.path", "is the daemon's own state; name another file"
     state = data.get("state_directory", Config.model_fields["state_directory"].default)
     socket = data.get("control_socket")
     if socket is None and isinstance(state, str | Path):
