@@ -153,9 +153,9 @@ def test_a_store_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_catalogue_of_one_s_own_is_not_the_daemon_s_state(tmp_path: Path) -> None:
-    answers = {"state_directory": str(tmp_path), "inbox": str(tmp_path / "inbox"), "store": "s3://bucket"}
-    assert "daemon's own state" in refused("catalogue", f"sqlite:{tmp_path}/state.db", answers, without_service())
-    assert BY_KEY["catalogue"].check(f"sqlite:{tmp_path}/catalogue.db", answers, without_service())
+    answers = {"state_directory": str(tmp_path / "s"), "inbox": str(tmp_path / "i"), "store": "s3://bucket"}
+    assert "daemon's own state" in refused("catalogue", f"sqlite:{tmp_path}/s/state.db", answers, without_service())
+    assert BY_KEY["catalogue"].check(f"sqlite:{tmp_path}/s/catalogue.db", answers, without_service())
 
 
 @pytest.mark.parametrize(
