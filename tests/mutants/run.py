@@ -15,7 +15,8 @@ that have killed run without one in the end, each alone.
 As many processes at once as there are processors, and one where other tests run beside this one.
 
 python -m tests.mutants.run [WORD ...]     those whose names hold one of the words, with what the tests say
-python -m tests.mutants.run --remember     all, and writes down which test has killed which
+python -m tests.mutants.run --lacking      those of which it is not on record which test kills them
+... --remember                             writes down, too, which test has killed which of those that were run
 python -m tests.mutants.run --json         all, as JSON: name to whether it was killed
 """
 
@@ -161,10 +162,17 @@ def remembered() -> dict[str, str]:
     return found
 
 
-def remember(verdicts: Iterable[Verdict]) -> None:
-    """But for those that came to no end: another test may notice it sooner, and the machine may have been busy."""
-    noticed = [verdict for verdict in verdicts if verdict.killed and "from pytest-timeout" not in verdict.output]
-    killers = {verdict.mutation.name: verdict.killer for verdict in noticed}
+def remember(verdicts: Iterable[Verdict], of: Iterable[Mutation] = MUTATIONS) -> None:
+    """But for those that came to no end: another test may notice it sooner, and the machine may have been busy. What is
+    on record of mutations that were not run stays, of those that are ``of`` the mutants still."""
+    ran = {verdict.mutation.name: verdict for verdict in verdicts}
+    noticed = {
+        name: verdict.killer
+        for name, verdict in ran.items()
+        if verdict.killed and "from pytest-timeout" not in verdict.output
+    }
+    found = {name: killer for name, killer in remembered().items() if name not in ran} | noticed
+    killers = {mutation.name: found[mutation.name] for mutation in of if mutation.name in found}
     KILLERS.write_text(json.dumps(killers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -344,8 +352,10 @@ def main() -> int:
     if sys.argv[1:] == ["--json"]:
         json.dump({verdict.mutation.name: verdict.killed for verdict in run(MUTATIONS)}, sys.stdout)
         return 0
-    words = [word for word in sys.argv[1:] if word != "--remember"]
+    words = [word for word in sys.argv[1:] if word not in ("--remember", "--lacking")]
     chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    if "--lacking" in sys.argv[1:]:
+        chosen = [m for m in chosen if m.name not in remembered()]
     verdicts = run(chosen)
     for verdict in verdicts:
         print(f"{'killed' if verdict.killed else 'SURVIVED':9} {verdict.seconds:5.1f} s  {verdict.mutation.name}")
@@ -354,7 +364,7 @@ def main() -> int:
     survivors = sum(not verdict.killed for verdict in verdicts)
     used = sum(os.times()[:4])
     print(f"{len(chosen)} mutants, {survivors} survived; {used:.0f} s of processor time")
-    if sys.argv[1:] == ["--remember"]:
+    if "--remember" in sys.argv[1:]:
         remember(verdicts)
     return 1 if survivors else 0
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.mutants import run
 from tests.mutants.in_place import Loaded, NotInPlace
 from tests.mutants.mutations import Mutation
-from tests.mutants.run import ROOT
+from tests.mutants.run import ROOT, Verdict
 
 SLOTS = "tests/unit/test_slots.py"
 
@@ -73,6 +74,30 @@ def test_a_test_that_fails_by_itself_kills_nothing(tmp_path: Path) -> None:
     done = _run(tmp_path, _slots("any", *DISCARDED, "tests/mutants/never_passes.py"))
     assert "the tests fail without any mutation" in done.stderr
     assert "test_what_never_passes" in done.stderr
+
+
+def test_what_is_remembered_of_some_takes_nothing_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But what is no mutant any more, and what nobody notices any more."""
+    one, other, later, busy = (_slots(name, *DISCARDED) for name in ("one", "other", "later", "busy"))
+    known = {"gone": "t::gone", "busy": "t::busy", "other": "t::other", "one": "t::one"}
+    monkeypatch.setattr(run, "KILLERS", tmp_path / "killers.json")
+    run.KILLERS.write_text(json.dumps(known))
+    run.remembered.cache_clear()
+    try:
+        run.remember(
+            [
+                Verdict(later, "t::later", 1.0, ""),
+                Verdict(one, "t::sooner", 1.0, ""),
+                Verdict(busy, "t::busy", 60.0, "Failed: Timeout (>60.0s) from pytest-timeout."),
+            ],
+            of=(one, other, later, busy),
+        )
+        found = json.loads(run.KILLERS.read_text())
+    finally:
+        run.remembered.cache_clear()
+    assert list(found.items()) == [("one", "t::sooner"), ("other", "t::other"), ("later", "t::later")]
 
 
 # -- functions that are loaded ----------------------------------------------------------------------------------------
