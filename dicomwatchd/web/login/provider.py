@@ -129,6 +129,7 @@ class Provider:
                 "code_challenge_method": "S256",
                 "verify": self._context,
                 "timeout": _TIMEOUT_SECONDS,
+                "leeway": 0,  # an access token is used at once: with Authlib's 60 s one of a minute would be none
             },
         )
         described = await app.load_server_metadata()
