@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.access import ACCESS
 from tests.mutants.alarms import ALARMS
 from tests.mutants.at_once import AT_ONCE
 from tests.mutants.cloud import CLOUD
 from tests.mutants.commitment import COMMITMENT
 from tests.mutants.composition import COMPOSITION
+from tests.mutants.dicomweb import DICOMWEB
 from tests.mutants.drill import DRILL
 from tests.mutants.erased import ERASED
 from tests.mutants.fairness import FAIRNESS
@@ -36,6 +38,7 @@ from tests.mutants.series import SERIES
 from tests.mutants.setup import SETUP
 from tests.mutants.sites import SITES
 from tests.mutants.uploads import UPLOADS
+from tests.mutants.web import WEB
 
 PROOF = ("tests/unit/test_proof.py",)
 PURGE = ("tests/unit/test_purge.py",)
@@ -1465,6 +1468,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in METRICS),
     *(Mutation(*row) for row in COMMITMENT),
     *(Mutation(*row) for row in DRILL),
+    *(Mutation(*row) for row in (*WEB, *ACCESS, *DICOMWEB)),
     *(Mutation(*row) for row in PAGE),
     *(Mutation(*row) for row in PROTECTION),
     *(Mutation(*row) for row in RECEIVER),

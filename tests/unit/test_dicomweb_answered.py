@@ -19,6 +19,8 @@ from dicomwatchd.errors import DicomwatchdError, OutOfReach, StateUnavailable
 from dicomwatchd.model import Uid
 from dicomwatchd.patients import Identity
 from dicomwatchd.web.dicomweb import qido, rendered, routes, sending, wado
+from dicomwatchd.web.dicomweb.errors import Unsound
+from dicomwatchd.web.dicomweb.reading import ArchiveReader
 from dicomwatchd.web.people import Person, Role
 from tests.asgi import Answer, Inline, asked
 from tests.page import Recorded
@@ -37,6 +39,7 @@ class Web:
     """``shelf`` may be changed between two requests."""
 
     shelf: Shelf
+    folder: Path = Path()
     audit: Recorded = field(default_factory=Recorded)
     catalogue: MemoryCatalogue = field(default_factory=MemoryCatalogue)
     failures: list[DicomwatchdError] = field(default_factory=list)
@@ -108,13 +111,13 @@ class Web:
 @pytest.fixture
 def web(tmp_path: Path) -> Web:
     """Of a series of four slices of 16 x 16."""
-    return Web(shelved(Maker().ct_series(tmp_path, slices=4, rows=16, columns=16)))
+    return Web(shelved(Maker().ct_series(tmp_path, slices=4, rows=16, columns=16)), tmp_path)
 
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Web:
     """Of one instance of six frames, as RLE."""
-    clip = Web(shelved(Maker().us_multiframe(tmp_path / "clip", frames=6)))
+    clip = Web(shelved(Maker().us_multiframe(tmp_path / "clip", frames=6)), tmp_path)
     clip.shelf.replaced(*(replace(one, transfer_syntax_uid=RLE) for one in clip.shelf.manifest.instances))
     return clip
 
@@ -184,6 +187,16 @@ def test_what_cannot_be_put_on_record_is_not_handed_out(web: Web) -> None:
     assert {one.code for one in web.failures} == {"state-access"}
 
 
+def test_it_is_on_record_before_the_first_byte(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_STRETCH_BYTES", 100)
+    web.audit.error = StateUnavailable("the disk is full", code="state-access")
+    web.shelf.store.reads.clear()
+    for path, accept, action in ways(web):
+        assert web.get(path, accept).status == 503, path
+        if action == "file":
+            assert not any(keys.holds_instances(key) for key in web.shelf.store.reads)
+
+
 def test_a_search_within_a_study_is_a_look_at_it(web: Web) -> None:
     web.listed()
     for path in (web.study("/series"), web.study("/instances"), "/dicom-web/series", "/dicom-web/instances"):
@@ -244,6 +257,28 @@ def test_several_versions_are_refused(web: Web) -> None:
     assert web.get(web.study(), FILES).status == 206
 
 
+def test_a_whole_one_stands_for_its_damaged_twin(web: Web) -> None:
+    first, *rest = web.shelf.manifest.instances
+    cut = web.shelf.files[web.uids[0]][:-2]
+    twin = replace(
+        instance(web.shelf.series, web.uids[0], cut, study=web.shelf.study), damage="cut off", stored_at="2027"
+    )
+    web.shelf.store.versions[twin.key] = [cut]
+    web.shelf.replaced(first, twin, *rest)
+    assert web.get(web.path(), "application/dicom").body == web.shelf.files[web.uids[0]]
+
+
+def test_what_an_instance_is_worth_counts_to_the_last_moment(web: Web) -> None:
+    reader = ArchiveReader(web.shelf.reader())
+    study = reader.study(web.shelf.study)
+    held = study.by_name[web.shelf.series, web.uids[0]]
+    assert b"".join(next(reader.frames(study, held, [1]))) != b""
+    unsound(web, damage="cut off")
+    for way in (reader.header, reader.frame_count):
+        with pytest.raises(Unsound):
+            way(study, held)
+
+
 def test_a_study_of_two_patients_is_not_shown(web: Web) -> None:
     two = (Identity("P1", name="MEIER"), Identity("P2", name="MUELLER"))
     web.shelf.manifest = replace(web.shelf.manifest, identities=two)
@@ -300,7 +335,9 @@ def test_cold_or_out_of_reach_is_for_later(web: Web) -> None:
     answer = web.get(web.path())
     assert answer.status == 503 and int(answer.headers["retry-after"]) >= 3600
     assert json.loads(answer.body)["error"] == "cold-storage"
-    web.shelf.store.fault = OutOfReach("the bucket of MEIER", endpoint="s3")
+    fresh = Web(web.shelf)
+    assert fresh.get(fresh.study("/metadata")).status == 503, "what is cold is not left out"
+    web.shelf.store.fault = OutOfReach("the bucket of MEIER", endpoint="s3", hint="see MEIER's bucket")
     answer = web.get(web.path(1))
     assert answer.status == 503 and int(answer.headers["retry-after"]) <= 600
     assert "MEIER" not in answer.text and web.failures[-1].message == "the bucket of MEIER"
@@ -379,6 +416,9 @@ def test_another_answer_has_another_etag(web: Web, clip: Web) -> None:
         (web.path(0, "/metadata"), None),
         (web.study("/metadata"), None),
         (web.path(0, "/bulkdata/7FE00010"), None),
+        (web.path(1, "/frames/1"), None),
+        (web.path(1, "/rendered"), "image/png"),
+        (web.path(1, "/bulkdata/7FE00010"), None),
     ]
     etags = [web.get(path, accept).headers["etag"] for path, accept in asked_for]
     of_clip = [(f"/frames/{numbers}", None) for numbers in ("1", "2", "1,2", "2,1")] + [
@@ -394,6 +434,17 @@ def test_the_etag_of_what_is_listed_tells_what_it_is_worth(web: Web) -> None:
     unsound(web, damage="cut off")
     after = web.get(web.study("/metadata"), etag=before)
     assert after.status == 200 and after.headers["etag"] != before
+
+
+def test_the_etag_tells_that_something_is_left_out_now(web: Web) -> None:
+    before = web.get(web.study("/metadata")).headers["etag"]
+    late = Maker().ct_series(web.folder / "late", slices=1, first=9, study=0, series=1, rows=16, columns=16)[0]
+    data = late.path.read_bytes()
+    one = instance(web.shelf.series, late.sop_instance_uid, data, study=web.shelf.study)
+    web.shelf.store.versions[one.key] = [data]
+    web.shelf.replaced(*web.shelf.manifest.instances, replace(one, damage="cut off"))
+    after = web.get(web.study("/metadata"), etag=before)
+    assert after.status == 200 and qido.UNSOUND_LEFT_OUT in after.headers["warning"]
 
 
 def test_a_head_tells_and_hands_out_nothing(web: Web) -> None:

@@ -203,6 +203,12 @@ def test_runs_that_stand_for_more_than_the_image_are_not_decoded() -> None:
     refused(struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x00" * MIB, described(512, 512), RLE)
 
 
+def test_runs_that_stand_for_more_than_the_image_are_told_by_their_lengths() -> None:
+    frame = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x00" * 1024
+    with pytest.raises(NotRenderable, match="another size"):
+        rendered.picture(frame, 1, described(16, 16), RLE, lambda _: b"", rendered.Wanted(rendered.PNG))
+
+
 def test_an_image_of_runs_is_shown() -> None:
     image = bytes((row // 2) % 256 for row in range(512) for _ in range(512))
     packed = b"".join(bytes((0x81, image[at])) for at in range(0, len(image), 128))

@@ -105,8 +105,9 @@ def test_matching(name: str, value: str, expected: bool | None) -> None:
         [("PixelData", "x")],
         [("PatientName", "x" * 5000)],
         [("StudyInstanceUID", ",".join(["1.2"] * 1001))],
+        [("StudyInstanceUID", ",".join(["1.2.3.4.5.6"] * 400))],
         [(f"{number:08X}", "x") for number in range(0x00110010, 0x00110060)],
-        [(".".join(["00400275"] * 9), "x")],
+        [(".".join([*["00400275"] * 8, "00400009"]), "x")],
     ],
 )
 def test_what_is_no_search(parameters: list[tuple[str, str]]) -> None:

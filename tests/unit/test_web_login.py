@@ -89,9 +89,23 @@ def test_a_session_ends_when_it_is_idle_and_in_any_case() -> None:
         used.append(sessions.find(busy) is not None)
     assert used == [True] * 10 + [False], "ten times 330 s, and then it is more than an hour"
     assert sessions.find(idle) is None
+    later = sessions.begin(READER)
+    clock.advance(599)
+    assert sessions.find(later) is not None
+    clock.advance(602)
+    assert sessions.find(later) is None, "twenty minutes old, and not used for ten of them"
 
 
 def test_one_person_has_so_many_sessions_and_the_oldest_ends() -> None:
     sessions = Sessions(WebSessions(), Clock())
     values = [sessions.begin(READER) for _ in range(25)]
     assert [sessions.find(value) is None for value in values] == [True] * 5 + [False] * 20
+
+
+def test_there_are_so_many_sessions_and_the_one_longest_unused_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicomwatchd.web.login.sessions._MOST", 3)
+    sessions = Sessions(WebSessions(), Clock())
+    values = [sessions.begin(Person(name, frozenset())) for name in "abc"]
+    assert sessions.find(values[0]) is not None
+    values.append(sessions.begin(Person("d", frozenset())))
+    assert [sessions.find(value) is None for value in values] == [False, True, False, False]

@@ -304,6 +304,12 @@ def test_the_code_is_of_use_to_who_has_begun_alone(site: Site) -> None:
     assert site.finish(cookie, code="the-code", state=sent["state"]).status == 401
 
 
+@pytest.mark.parametrize("after", ["//evil.example.org", "https://evil.example.org", "/logout"])
+def test_nobody_is_sent_elsewhere(site: Site, after: str) -> None:
+    sent, cookie = site.begin(after)
+    assert site.finish(cookie, code="the-code", state=sent["state"]).headers["location"] == "/"
+
+
 def test_the_groups_make_the_roles(site: Site) -> None:
     site.liar.claims = {"groups": ["visitors"]}
     guest = site.log_in()

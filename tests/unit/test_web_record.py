@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +91,31 @@ def test_a_rewritten_entry_does_not_fit_the_next(record: AccessRecord, tmp_path:
     assert record.check().broken_at == 3
 
 
+def test_an_entry_is_written_in_one_way(record: AccessRecord, tmp_path: Path) -> None:
+    """Else two texts with two hashes would say the same."""
+    record.append(1.0, "a", "page", STUDY)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, db:
+        [entry] = db.execute("SELECT entry FROM access").fetchone()
+        other = entry.replace(",", ", ")
+        db.execute("UPDATE access SET entry = ?, hash = ?", (other, hashlib.sha256(other.encode()).hexdigest()))
+    assert record.check().broken_at == 1
+
+
+def test_an_entry_that_was_left_out_is_missed_where_the_hashes_fit(record: AccessRecord, tmp_path: Path) -> None:
+    """Numbers alone tell of what was left out at the beginning by whoever makes the chain anew."""
+    entry = {"sequence": 2, "previous": FIRST, "at": 1.0, "person": "a", "action": "page", "study_uid": STUDY}
+    text = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, db:
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        db.execute("INSERT INTO access VALUES (2, 1.0, 'a', 'page', ?, ?, ?)", (STUDY, text, sha256))
+    assert record.check().broken_at == 1
+
+
+def test_what_is_appended_is_on_disk(record: AccessRecord) -> None:
+    assert record._writer is not None
+    assert record._writer.execute("PRAGMA synchronous").fetchone()[0] == 2, "FULL"
+
+
 def test_many_threads_make_one_chain(record: AccessRecord) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: record.append(float(number), "a", "page", STUDY), range(40)))
@@ -102,10 +129,19 @@ def test_one_view_is_one_entry(record: AccessRecord) -> None:
         list(pool.map(lambda _: audit.record(READER, "frames", STUDY), range(200)))
     audit.record(READER, "metadata", STUDY)
     audit.record(READER, "frames", OTHER)
-    assert record.check().entries == 3
+    audit.record(Person("meier", READER.roles), "frames", STUDY)
+    assert record.check().entries == 4
     clock.advance(SAME_VIEW_SECONDS + 1)
     audit.record(READER, "frames", STUDY)
-    assert record.check().entries == 4
+    assert record.check().entries == 5
+
+
+def test_what_is_not_remembered_any_more_is_another_view(record: AccessRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicomwatchd.web.audit._MOST_VIEWS", 2)
+    audit = RecordedAccess(record, FakeClock())
+    for study in ("1.2.1", "1.2.2", "1.2.3", "1.2.3", "1.2.1"):
+        audit.record(READER, "frames", Uid(study))
+    assert [one.study_uid for one in record.search(Wanted())] == ["1.2.1", "1.2.3", "1.2.2", "1.2.1"]
 
 
 def commits(folder: Path) -> int:
@@ -164,13 +200,23 @@ def test_what_cannot_be_written_is_raised_and_asked_again(record: AccessRecord, 
 
 def test_another_program_s_file_and_a_link_are_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
-        db.execute("CREATE TABLE x (y)")
+        db.executescript("CREATE TABLE x (y); PRAGMA user_version = 1;")
     with pytest.raises(StateFailed):
         AccessRecord(tmp_path, writing=True)
     os.rename(tmp_path / FILE_NAME, tmp_path / "elsewhere")
     (tmp_path / FILE_NAME).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StateUnavailable):
         AccessRecord(tmp_path, writing=True)
+
+
+def test_a_newer_version_s_record_is_left_alone(record: AccessRecord, tmp_path: Path) -> None:
+    record.close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        db.execute("PRAGMA user_version = 2")
+    with pytest.raises(StateFailed):
+        AccessRecord(tmp_path, writing=True)
+    with pytest.raises(StateFailed):
+        AccessRecord(tmp_path, writing=False).search(Wanted())
 
 
 def test_where_there_is_no_record_a_reader_is_told(tmp_path: Path) -> None:

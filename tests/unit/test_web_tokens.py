@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def test_a_token_counts_at_once_and_until_it_is_revoked(tmp_path: Path) -> None:
     found = tokens.named_by(text)
     assert found is not None and (found.name, found.roles) == ("ct", ("read", "upload"))
     assert tokens.still_holds(found.sha256)
+    assert [tokens.named_by(wrong) for wrong in ("", PREFIX, text[:-1], text + "x", found.sha256)] == [None] * 5
+    assert not tokens.still_holds("0" * 64)
     assert file.revoke("ct") and not file.revoke("ct")
     assert tokens.named_by(text) is None and not tokens.still_holds(found.sha256)
 
@@ -45,6 +48,24 @@ def test_the_file_holds_no_token_and_is_its_owner_s_alone(tmp_path: Path) -> Non
     assert text not in path.read_text() and text.removeprefix(PREFIX) not in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == [FILE_NAME]
+
+
+def test_the_file_is_whole_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def renamed(name: str, other: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        done.append("name")
+        rename(name, other, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    TokenFile(tmp_path).add("ct", ["read"], 0, None)
+    assert done == ["file", "name", "folder"]
 
 
 def test_a_name_is_given_once(tmp_path: Path) -> None:
