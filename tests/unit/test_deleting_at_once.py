@@ -69,9 +69,12 @@ def test_whoever_has_waited_long_goes_on_without_one_and_is_alive_meanwhile() ->
     turns = Turns(lambda: beats.append(None), 1, most_seconds=2.0)
     with ExitStack() as hung:
         hung.enter_context(turns.turn())
+        ends = threading.Timer(10.0, hung.close)  # or else whoever waits for ever would
+        ends.start()
         began = time.monotonic()
         with turns.turn():
             assert 1.5 < time.monotonic() - began < 8.0
+        ends.cancel()
     assert len(beats) == 2
     assert crowd_of(turns, 4).most == 1, "who went on without one has given none back"
 

@@ -83,7 +83,7 @@ def test_inboxes_are_read_while_the_store_is_probed(tmp_path: Path) -> None:
     is_known = threading.Event()
 
     def wait(site: Site) -> None:
-        is_known.wait()
+        assert is_known.wait(20), "and nobody was told that it is known"
         site.know()
 
     site = Site(tmp_path, wait)

@@ -33,6 +33,8 @@ KIB, MIB = 1024, 1024**2
 ZEROS = bytes(64 * KIB)
 #: What tells a limit in bytes from none: without one a test would last until the limit in time.
 ENOUGH_BYTES = 256 * MIB
+#: One byte, or chunk, after the other, for longer than a test takes it for dripping.
+DRIPS: dict[str, Any] = {"pause_seconds": 0.02, "most_bytes": 600}
 STUDY = Uid("1.2.3")
 
 
@@ -100,7 +102,7 @@ def head(length: object, *more: str, status: str = "200 OK") -> bytes:
 @WAYS
 def test_read_back_stops_behind_the_receipt_s_size(with_fast_path: bool) -> None:
     """Before: 16 GB were read for a receipt of 1,000 bytes."""
-    with lying(head(16 << 30), with_fast_path=with_fast_path) as (store, server):
+    with lying(head(16 << 30), with_fast_path=with_fast_path, most_bytes=ENOUGH_BYTES) as (store, server):
         [verdict] = examine(store, [Receipt("a/b/c", 1000, "0" * 64, created=True)])
         assert not verdict.holds
         assert verdict.problem == "size"
@@ -109,20 +111,20 @@ def test_read_back_stops_behind_the_receipt_s_size(with_fast_path: bool) -> None
 
 @WAYS
 def test_a_document_is_read_up_to_its_limit(with_fast_path: bool) -> None:
-    with lying(head(40 << 30), with_fast_path=with_fast_path) as (store, server):
+    with lying(head(40 << 30), with_fast_path=with_fast_path, most_bytes=ENOUGH_BYTES) as (store, server):
         assert len(at_most(store, "a/b", 3 * MIB)) == 3 * MIB + 1
         assert server.sent_bytes < 40 * MIB
 
 
 class Large(MemoryStore):
-    """Holds one object without end under every key."""
+    """Holds one object under every key, of more than anybody reads."""
 
     def __init__(self) -> None:
         super().__init__()
         self.read_bytes = 0
 
     def read(self, *_: Any, **__: Any) -> Iterator[bytes]:
-        while True:
+        for _ in range(2 * max(BUNDLE_LIMIT_BYTES, MANIFEST_LIMIT_BYTES) // MIB):
             self.read_bytes += MIB
             yield bytes(MIB)
 
@@ -226,7 +228,7 @@ def test_an_answer_that_drips(part: str, with_fast_path: bool) -> None:
     """Before: each byte was in time, so it held its thread for ever. The head of an answer to botocore is its own, up
     to a hundred lines of 64 KiB."""
     first = head(1000) if part == "body" else b"HTTP/1.1 200 OK\r\nX: "
-    with lying(first, with_fast_path=with_fast_path, body=b"x", pause_seconds=0.02) as (store, _):
+    with lying(first, with_fast_path=with_fast_path, body=b"x", **DRIPS) as (store, _):
         began = time.monotonic()
         if part == "head":
             assert store._data_plane is not None
@@ -241,7 +243,7 @@ def test_chunks_that_drip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadlines, "ANSWER_SECONDS", 0.6)
     monkeypatch.setattr(deadlines, "BODY_BYTES_PER_SECOND", 1 << 40)
     first = head(None, "Transfer-Encoding: chunked")
-    with lying(first, with_fast_path=True, body=b"1\r\nx\r\n", pause_seconds=0.02) as (store, _):
+    with lying(first, with_fast_path=True, body=b"1\r\nx\r\n", **{**DRIPS, "most_bytes": 3600}) as (store, _):
         assert store._data_plane is not None
         began = time.monotonic()
         assert store._data_plane.listing({}) is None

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
@@ -200,6 +201,72 @@ def test_what_has_begun_goes_on_before_others_begin() -> None:
         for earlier, later in pairwise(own)
     ]
     assert max(gaps) < 1.0
+
+
+class Held(Waiting):
+    """Whoever waits is held until it is let go, which is when time has gone on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held, self.lock = list[threading.Event](), threading.Condition()
+
+    def wait(self, woken: threading.Event, seconds: float) -> None:
+        let_go = threading.Event()
+        with self.lock:
+            self.held.append(let_go)
+            self.lock.notify_all()
+        assert let_go.wait(60)
+
+    def until(self, number: int) -> None:
+        """So many wait."""
+        with self.lock:
+            assert self.lock.wait_for(lambda: len(self.held) >= number, 60)
+
+    def let_go(self, seconds: float) -> None:
+        self.go(seconds)
+        with self.lock:
+            held, self.held = self.held, []
+        for one in held:
+            one.set()
+
+
+@pytest.mark.parametrize("size_bytes", [100_000, 100])
+def test_who_has_begun_comes_before_who_came_earlier_and_has_not(size_bytes: int) -> None:
+    clock, ended = Held(), list[str]()
+    uplink = limited(clock)
+
+    def take(name: str, begins: bool) -> None:
+        uplink.take(size_bytes, never, begins=begins)
+        ended.append(name)
+
+    def somebody() -> str:
+        end = monotonic() + 60
+        while not ended:
+            assert monotonic() < end
+            sleep(0.001)
+        return ended[0]
+
+    piece_seconds = (min(size_bytes, RATE // 64) + 1024) / RATE
+    threads = []
+    for number, (name, begins) in enumerate((("new", True), ("begun", False)), 1):
+        threads.append(threading.Thread(target=take, args=(name, begins)))
+        threads[-1].start()
+        clock.until(number)
+    if size_bytes < 4096:  # what is small comes first once; then it is the turn of the others
+        clock.let_go(piece_seconds)
+        assert somebody() == "new"
+        threads[0].join(60)
+        threads[0] = threading.Thread(target=take, args=("new", True))
+        threads[0].start()
+        clock.until(2)
+        ended.clear()
+    clock.let_go(piece_seconds)
+    assert somebody() == "begun"
+    threads[1].join(60)
+    clock.until(1)
+    clock.let_go(1.0)
+    threads[0].join(60)
+    assert ended == ["begun", "new"]
 
 
 def test_what_is_small_waits_for_one_piece_and_not_for_all_that_has_come_before() -> None:
