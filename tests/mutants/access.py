@@ -16,8 +16,8 @@ ACCESS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("one way to write it", '        and row["entry"] == _canonical(body)\n', ""),
             (
                 "it goes on",
-                "if row else (1, FIRST)\n                entry",
-                "if False else (1, FIRST)\n                entry",
+                'sequence, previous = (row["sequence"], row["hash"])',
+                'sequence, previous = (row["sequence"], FIRST)',
             ),
             ("on disk", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),
             ("its owner's", "os.O_CLOEXEC, 0o600)", "os.O_CLOEXEC, 0o644)"),

@@ -7,6 +7,7 @@ _ANSWERED, _SEARCHES = ("tests/unit/test_dicomweb_answered.py",), ("tests/unit/t
 _MATCHING, _NEGOTIATED = ("tests/unit/test_dicomweb_matching.py",), ("tests/unit/test_dicomweb_negotiation.py",)
 _PICTURES = ("tests/unit/test_dicomweb_rendered.py", "tests/unit/test_dicomweb_attacked.py")
 _RUNS = (f"{_PICTURES[1]}::test_runs_that_stand_for_more_than_the_image_are_told_by_their_lengths",)
+_ROOM = ("tests/unit/test_dicomweb_room.py",)
 _ATTACKED = ("tests/unit/test_dicomweb_attacked.py",)
 
 DICOMWEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
@@ -56,7 +57,13 @@ DICOMWEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "pass",
             _ANSWERED,
         ),
-        ("a search is on record", "routing", 'await self._archive.record(request, "search", one)', "pass", _ANSWERED),
+        (
+            "a search is on record",
+            "routing",
+            'await self._archive.record_each(request, "search", sorted(looked_into))',
+            "pass",
+            _ANSWERED,
+        ),
         (
             "a search of whatever study",
             "routing",
@@ -339,6 +346,38 @@ DICOMWEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "    return all(\n        not wanted",
             "    return any(\n        not wanted",
             _MATCHING,
+        ),
+        # -- how much is held for answers
+        ("so much is held", "room", "(not taken or taken + wanted <= most) and ", "", _ROOM),
+        ("half of it for one person", "room", " and (not own or own + wanted <= most // 2)", "", _ROOM),
+        (
+            "the disk is not filled",
+            "room",
+            "            and self._has_disk(wanted.disk_bytes, taken.disk_bytes)\n",
+            "",
+            _ROOM,
+        ),
+        ("half of the disk", "room", " and (not taken or 2 * (taken + wanted) <= free + taken)", "", _ROOM),
+        (
+            "given back once",
+            "room",
+            "give_back, self._give_back = self._give_back, None",
+            "give_back = self._give_back",
+            _ROOM,
+        ),
+        (
+            "given back by who is torn",
+            "room",
+            "        except BaseException:\n            self._place.give_back()",
+            "        except BaseException:\n            pass",
+            _ROOM,
+        ),
+        (
+            "given back by who goes",
+            "room",
+            "        finally:\n            self._place.give_back()",
+            "        finally:\n            pass",
+            _ROOM,
         ),
         # -- pictures
         (

@@ -393,27 +393,21 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "a view is by somebody",
             _AUDIT,
-            "(person.name, action, str(study_uid))",
-            '("", action, str(study_uid))',
+            "view = (person.name, action, str(one))",
+            "view = ('', action, str(one))",
             _RECORD,
         ),
-        (
-            "a view is of something",
-            _AUDIT,
-            "(person.name, action, str(study_uid))",
-            "(person.name, action, '')",
-            _RECORD,
-        ),
-        ("a view is so long", _AUDIT, " and now - began < SAME_VIEW_SECONDS:", ":", _RECORD),
+        ("a view is by this person", _AUDIT, "self._is_new((person.name, action", "self._is_new(('', action", _RECORD),
+        ("a view is so long", _AUDIT, "began is None or now - began >= SAME_VIEW_SECONDS", "began is None", _RECORD),
         (
             "what was not written was not seen",
             _AUDIT,
-            "            self._record.append(self._clock.now(), person.name, action, study_uid)\n",
-            "            self._seen[view] = now\n"
-            "            self._record.append(self._clock.now(), person.name, action, study_uid)\n",
+            "            self._record.append_each(self._clock.now(), person.name, action, wanted)\n",
+            "            self._seen.update({(person.name, action, str(one)): now for one in wanted})\n"
+            "            self._record.append_each(self._clock.now(), person.name, action, wanted)\n",
             _RECORD,
         ),
-        ("so many views are remembered", _AUDIT, "if len(self._seen) > _MOST_VIEWS:", "if False:", _RECORD),
+        ("so many views are remembered", _AUDIT, "while len(self._seen) > _MOST_VIEWS:", "while False:", _RECORD),
         ("the record is for who administrates", _ACCESS_PAGE, "@needs(Role.ADMINISTRATE)", "@needs(Role.READ)", _PAGE),
         (
             "a name in the record is text",
