@@ -168,8 +168,8 @@ PAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "good is what the daemon calls so",
             UPLOADS,
-            'return "good" if all_verified(row.result) else "bad"',
-            'return "good" if row.result.get("done") else "bad"',
+            "if not all_verified(row.result):",
+            'if not row.result.get("done"):',
             f"{SENT}::test_its_words_are_shown_word_for_word_with_the_names_from_where_the_files_come",
         ),
         (

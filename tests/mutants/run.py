@@ -16,7 +16,7 @@ As many processes at once as there are processors, and one where other tests run
 
 python -m tests.mutants.run [WORD ...]     those whose names hold one of the words, with what the tests say
 python -m tests.mutants.run --lacking      those of which it is not on record which test kills them
-... --remember                             writes down, too, which test has killed which of those that were run
+python -m tests.mutants.run --remember ... writes down, too, which test has killed which of those that were run
 python -m tests.mutants.run --json         all, as JSON: name to whether it was killed
 """
 

@@ -124,7 +124,7 @@ class Large(MemoryStore):
         self.read_bytes = 0
 
     def read(self, *_: Any, **__: Any) -> Iterator[bytes]:
-        for _ in range(2 * max(BUNDLE_LIMIT_BYTES, MANIFEST_LIMIT_BYTES) // MIB):
+        for _piece in range(2 * max(BUNDLE_LIMIT_BYTES, MANIFEST_LIMIT_BYTES) // MIB):
             self.read_bytes += MIB
             yield bytes(MIB)
 

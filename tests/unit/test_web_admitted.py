@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicomwatchd.access.tokens import TokenFile, Tokens
-from dicomwatchd.config_web import Web, WebProxy, WebRoles, WebSessions
+from dicomwatchd.config.web import Web, WebProxy, WebRoles, WebSessions
 from dicomwatchd.errors import ColdObject, StudyNotFound, Transient
 from dicomwatchd.web.answers import Answers
 from dicomwatchd.web.login import pages

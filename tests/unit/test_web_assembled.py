@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
-from dicomwatchd import config
 from dicomwatchd.access.record import AccessRecord
 from dicomwatchd.access.tokens import TokenFile
+from dicomwatchd.config import loading
 from dicomwatchd.series.reader import SeriesReader
 from dicomwatchd.web.app import assemble
 from dicomwatchd.web.audit import RecordedAccess
@@ -29,7 +29,7 @@ ADDRESSES = ("/", "/access", "/dicom-web/studies", "/dicom-web/studies/1.2.3/met
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[ASGIApp]:
-    read = config.parse({"archive": ARCHIVE, "web": {"tokens": True, "state": str(tmp_path), "viewer": str(tmp_path)}})
+    read = loading.parse({"archive": ARCHIVE, "web": {"tokens": True, "state": str(tmp_path), "viewer": str(tmp_path)}})
     assert read.web is not None
     clock, threads, store, catalogue = FakeClock(), Inline(), MemoryStore(), MemoryCatalogue()
     log: Any = Log()

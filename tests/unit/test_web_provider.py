@@ -20,7 +20,7 @@ from joserfc.jwk import OctKey, RSAKey
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from dicomwatchd.config_web import Web, WebOidc, WebRoles
+from dicomwatchd.config.web import Web, WebOidc, WebRoles
 from dicomwatchd.web.answers import Answers
 from dicomwatchd.web.login import pages
 from dicomwatchd.web.login.admission import SESSION_COOKIE, Admission, Doors

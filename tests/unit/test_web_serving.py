@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd import config
-from dicomwatchd.config import Config
-from dicomwatchd.config_web import WebTls
+from dicomwatchd.config import loading
+from dicomwatchd.config.web import WebTls
 from dicomwatchd.errors import Misconfigured
 from dicomwatchd.web import tls
 from dicomwatchd.web.process import Process
@@ -87,7 +86,7 @@ def test_tls_is_of_today_and_speaks_http_1_1(tmp_path: Path) -> None:
 
 
 def process(folder: Path, **settings: Any) -> Process:
-    read: Config = config.parse({"archive": ARCHIVE, "web": {"state": str(folder), **settings}})
+    read = loading.parse({"archive": ARCHIVE, "web": {"state": str(folder), **settings}})
     assert read.web is not None
     log: Any = Log()
     return Process(read, read.web, log, FakeClock())
