@@ -62,7 +62,7 @@ def _pages(parts: Parts, stack: ExitStack, *, has_viewer: bool) -> list[BaseRout
 
 def _viewer(parts: Parts) -> list[BaseRoute]:
     folder = viewer.folder_of(parts.web.viewer)
-    return [] if folder is None else viewer.routes(folder)
+    return [] if folder is None else viewer.routes(folder, pages.language_of)
 
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:

@@ -122,6 +122,25 @@ def test_what_is_beside_it_is_shown_and_it_is_said(
             assert {one["00080018"]["Value"][0] for one in answer.json()} == sound
 
 
+def test_what_is_left_out_is_told_by_itself(unsound: tuple[Site, Served, dict[str, list[Made]]]) -> None:
+    _, running, made = unsound
+    for name, expected in {
+        "damaged": {"instances": 3, "left_out": {"damaged": 1}, "two_patients": False},
+        "conflicting": {"instances": 3, "left_out": {"conflicting": 1}, "two_patients": False},
+        "altered": {"instances": 3, "left_out": {}, "two_patients": False},
+        "two patients": {"instances": 4, "left_out": {}, "two_patients": True},
+    }.items():
+        running.audit.entries.clear()
+        path = f"/studies/{made[name][0].study_uid}/left-out"
+        answer = running.get(path)
+        assert (answer.status_code, answer.json()) == (200, expected), name
+        assert answer.headers["Cache-Control"] == "private, no-cache"
+        assert running.audit.entries == [("reader", "metadata", made[name][0].study_uid)]
+        assert running.get(path, "text/html").status_code == 406
+    assert running.get(f"/studies/{made['erased'][0].study_uid}/left-out").status_code == 410
+    assert running.get("/studies/1.2.3/left-out").status_code == 404
+
+
 def test_an_altered_one_refuses_the_short_study_that_it_is_in(
     unsound: tuple[Site, Served, dict[str, list[Made]]],
 ) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -62,9 +63,13 @@ def address(tmp_path: Path) -> Iterator[str]:
         yield at
 
 
+def language_of(request: Request) -> str:
+    return request.headers.get("accept-language", "en")
+
+
 def _application(folder: Path) -> ASGIApp:
     """A reader asks, or whoever says that he is none."""
-    app = Router(routes(folder))
+    app = Router(routes(folder, language_of))
 
     async def known(scope: Scope, receive: Receive, send: Send) -> None:
         roles = frozenset({Role.UPLOAD if (b"x-test-role", b"upload") in scope["headers"] else Role.READ})
@@ -211,14 +216,14 @@ def test_a_head_says_what_a_get_would(address: str) -> None:
 def test_a_folder_that_the_script_has_not_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<script src='https://public.example/'></script>")
     with pytest.raises(Misconfigured, match=r"viewer\.json"):
-        routes(tmp_path)
+        routes(tmp_path, language_of)
 
 
 @pytest.mark.parametrize("listing", ["", "[]", "{}", '{"format": 2, "files": {}}', '{"format": 1, "files": [1]}'])
 def test_a_listing_of_another_format_is_refused(tmp_path: Path, listing: str) -> None:
     (tmp_path / "viewer.json").write_text(listing)
     with pytest.raises(Misconfigured):
-        routes(tmp_path)
+        routes(tmp_path, language_of)
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/passwd", "a/../../b", ".hidden", "a//b", ""])
@@ -228,11 +233,19 @@ def test_a_listing_cannot_name_what_lies_elsewhere(tmp_path: Path, name: str) ->
     listing["files"][name] = {"sha256": "00", "size_bytes": 6, "gzip": False}
     (folder / "viewer.json").write_text(json.dumps(listing))
     with pytest.raises(Misconfigured):
-        routes(folder)
+        routes(folder, language_of)
 
 
 def test_half_a_viewer_is_refused(tmp_path: Path) -> None:
     folder = make(tmp_path / "viewer")
     (folder / HASHED).write_bytes(SCRIPT[:10])
     with pytest.raises(Misconfigured, match="incomplete"):
-        routes(folder)
+        routes(folder, language_of)
+
+
+def test_the_settings_say_in_which_language_somebody_reads(address: str) -> None:
+    for language in ("en", "de"):
+        status, headers, body = ask(address, "/app-config.js", accept_language=language)
+        assert status == 200 and body.startswith(f'window.dicomwatchdLanguage = "{language}";\n'.encode())
+        assert headers["cache-control"] == "no-cache" and headers["vary"] == "Accept-Language, Cookie"
+        assert body.index(b"left-out") < body.index(b"window.config = ")

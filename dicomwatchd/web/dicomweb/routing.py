@@ -70,6 +70,7 @@ def routes(
         (_SERIES, retrieval.files),
         (_INSTANCE, retrieval.files),
         (f"{_STUDY}/metadata", retrieval.metadata),
+        (f"{_STUDY}/left-out", retrieval.left_out),
         (f"{_SERIES}/metadata", retrieval.metadata),
         (f"{_INSTANCE}/metadata", retrieval.metadata),
         (f"{_STUDY}/thumbnail", retrieval.thumbnail),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -37,6 +38,12 @@ class HeldStudy:
     instances: tuple[HeldInstance, ...]
     names_two_patients: bool
     by_name: Mapping[tuple[Uid, Uid], HeldInstance] = field(repr=False, compare=False)
+
+
+def left_out(instances: Iterable[HeldInstance]) -> dict[str, int]:
+    """How many of them are not shown, by their standing (`Standing.DAMAGED` and others); without those of none."""
+    found = Counter(str(one.standing) for one in instances if one.standing is not Standing.SOUND)
+    return dict(sorted(found.items()))
 
 
 def of_manifest(manifest: Manifest, instances: Iterable[HeldInstance]) -> HeldStudy:

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from functools import partial
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from dicomwatchd.fetch.spool import MEMORY_BYTES as SMALL_FILE_BYTES
 from dicomwatchd.intake.dicom.opening import DEFLATED
@@ -22,7 +22,7 @@ from dicomwatchd.web.dicomweb.negotiation import Chosen, Range
 from dicomwatchd.web.dicomweb.qido import UNSOUND_LEFT_OUT
 from dicomwatchd.web.dicomweb.reading import Header, with_urls
 from dicomwatchd.web.dicomweb.sending import Work
-from dicomwatchd.web.dicomweb.standing import HeldInstance, HeldStudy
+from dicomwatchd.web.dicomweb.standing import HeldInstance, HeldStudy, left_out
 
 #: Whose frames are in memory, decoded or waiting for it.
 _PICTURES_AT_ONCE = 4
@@ -111,6 +111,19 @@ class Retrieval:
         base = self._base_url
         items = (with_urls(one, f"{base}{path_of(study, one.instance)}/bulkdata/") for one in shown)
         return await sending.json_answer(self._work, request, items, media_type, headers)
+
+    async def left_out(self, request: Request) -> Response:
+        """No resource of PS3.18: what a viewer is not shown of a study, so that it can say so before it shows the
+        rest."""
+        negotiation.choose(_ranges(request), [negotiation.JSON])
+        study = await self._archive.study(request)
+        await self._archive.record(request, "metadata", study.study_uid)
+        found = {
+            "instances": len(study.instances),
+            "left_out": left_out(study.instances),
+            "two_patients": study.names_two_patients,
+        }
+        return JSONResponse(found, headers={**sending.SECURE, "Cache-Control": _CHANGING})
 
     # -- frames and bulk data -----------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from dicomwatchd.errors import Permanent, StudyErased, StudyNotFound, Transient
 from dicomwatchd.fetch import Doubts, look_up
 from dicomwatchd.fetch.cold import InClass, classes
 from dicomwatchd.model import Uid
+from dicomwatchd.patients import two_patients
+from dicomwatchd.web.dicomweb.standing import entries, left_out
 from dicomwatchd.web.pages.parts import PageParts
 
 #: Of each list so many are shown one by one.
@@ -32,8 +34,8 @@ _T = TypeVar("_T")
 @dataclass(slots=True)
 class Facts:
     """``record`` is None where the archive does not hold the study: it was erased (``erasure``), or not archived yet
-    (``local``). ``local`` is None where the daemon knows nothing of it, or ``daemon_trouble`` says why it is not
-    known."""
+    (``local``). ``left_out`` is how many images the viewer does not show. ``local`` is None where the daemon knows
+    nothing of it, or ``daemon_trouble`` says why it is not known."""
 
     study_uid: Uid
     record: StudyRecord | None = None
@@ -41,6 +43,8 @@ class Facts:
     damaged: list[ManifestInstance] = field(default_factory=list)
     damaged_number: int = 0
     superseded: int = 0
+    left_out: int = 0
+    names_two_patients: bool = False
     versions: list[Variants] = field(default_factory=list)
     versions_number: int = 0
     missing: list[str] = field(default_factory=list)
@@ -89,6 +93,8 @@ def _of_manifest(facts: Facts, manifest: Manifest) -> None:
     facts.superseded = sum(bool(item.damage) for item in manifest.instances) - len(lacking)
     facts.versions, facts.versions_number = differing[:LISTED], len(differing)
     facts.missing = missing_uids(manifest.listed)
+    facts.left_out = sum(left_out(one for one, _ in entries(manifest)).values())
+    facts.names_two_patients = two_patients(manifest.all_identities) is not None
 
 
 def _of_daemon(parts: PageParts, facts: Facts) -> None:

@@ -37,7 +37,7 @@ class Pages:
         self._templates.finalize = _shown
 
     def words(self, request: Request) -> Words:
-        return self._words[preferred(request.headers.get("accept-language", ""), request.cookies.get(COOKIE))]
+        return self._words[language_of(request)]
 
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         words = self.words(request)
@@ -60,6 +60,11 @@ class Pages:
     def problem(self, request: Request, status: int, name: str, **values: object) -> Response:
         """Something that is not to be had, in a sentence."""
         return self.page(request, "problem.html", status, sentence=self.words(request)(name, **values))
+
+
+def language_of(request: Request) -> str:
+    """In which whoever asks reads: one of `LANGUAGES`."""
+    return preferred(request.headers.get("accept-language", ""), request.cookies.get(COOKIE))
 
 
 def _shown(value: object) -> object:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -22,7 +23,8 @@ from dicomwatchd.web.viewer.installed import InstalledFile, installed
 
 PAGES: Final = "/viewer"
 """Where studies are opened: /viewer?StudyInstanceUIDs=UID, and what the viewer makes of it (`/viewer/dicomweb`)."""
-_SETTINGS: Final = Path(__file__).with_name("app-config.js")
+#: One after the other in the one script of ours that the package's page asks for.
+_SETTINGS: Final = tuple(Path(__file__).with_name(name) for name in ("left-out.js", "app-config.js"))
 #: The build puts a hash of their content into these names.
 _HASHED: Final = re.compile(r"(?:.*\.)?[0-9a-f]{16}\.[a-z0-9]+")
 _FOREVER: Final = "private, max-age=31536000, immutable"
@@ -48,17 +50,25 @@ def address(study_uid: Uid) -> str:
     return f"{PAGES}?StudyInstanceUIDs={study_uid}"
 
 
-def routes(folder: Path) -> list[BaseRoute]:
-    """For an application at the root of its origin, as the viewer's build wants it. `/` is not among them: that is the
-    page's. Who asks is in the request's state (`needs`). Raises Misconfigured where scripts/viewer has not made
-    ``folder``."""
+def routes(folder: Path, language_of: Callable[[Request], str]) -> list[BaseRoute]:
+    """For an application at the root of its origin, as the viewer's build wants it. `/` is not among them: that is
+    the page's. Who asks is in the request's state (`needs`); ``language_of`` says what he reads ("en", "de"). Raises
+    Misconfigured where scripts/viewer has not made ``folder``."""
     files = {f"/{file.name}": _served(folder, file) for file in installed(folder)}
     page = files.pop("/index.html")
-    settings = _SETTINGS.read_bytes()
+    settings = "\n".join(path.read_text("utf-8") for path in _SETTINGS)
 
-    async def viewer_settings(_: Request) -> Response:
-        headers = {"Cache-Control": _ASK, "Content-Security-Policy": policy.of_script(), **_EVERYWHERE}
-        return Response(settings, headers=headers, media_type=_TYPES[".js"])
+    async def viewer_settings(request: Request) -> Response:
+        headers = {
+            "Cache-Control": _ASK,
+            "Content-Security-Policy": policy.of_script(),
+            "Vary": "Accept-Language, Cookie",
+            **_EVERYWHERE,
+        }
+        language = json.dumps(language_of(request))
+        return Response(
+            f"window.dicomwatchdLanguage = {language};\n{settings}", headers=headers, media_type=_TYPES[".js"]
+        )
 
     @needs(Role.READ)
     async def viewer(request: Request) -> Response:
