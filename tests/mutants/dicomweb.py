@@ -39,8 +39,8 @@ DICOMWEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "metadata is on record",
             "wado",
-            'await self._archive.record(request, "metadata", study.study_uid)',
-            "pass",
+            'await self._archive.record(request, "metadata", study.study_uid)\n        shown',
+            "shown",
             _ANSWERED,
         ),
         (
