@@ -113,7 +113,7 @@ def test_a_share_that_does_not_answer_holds_nobody_up(tmp_path: Path, monkeypatc
 
     def away(path: str) -> os.stat_result:
         if str(path) == str(program):
-            assert back.wait(60)
+            assert back.wait(25), "and nobody has waited for it"
         return real(path)
 
     monkeypatch.setattr(os, "lstat", away)
@@ -148,7 +148,7 @@ def test_one_that_cannot_even_be_killed_holds_nobody_up(tmp_path: Path, monkeypa
 
     def unending(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
         dead.set()
-        assert back.wait(60)
+        assert back.wait(25), "and nobody has waited for it"
         return real(self, timeout)
 
     monkeypatch.setattr(subprocess.Popen, "wait", unending)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,8 +69,9 @@ def test_a_state_that_is_busy(site: Site, writes: bool) -> None:
     with queue._database.write():
         site.staged(looks)
         assert entered.wait(60)
+        end = time.monotonic() + 30
         while not site.inboxes._visits or not all(visit.elsewhere for visit in site.inboxes._visits.values()):
-            assert site.threads[0].is_alive()
+            assert site.threads[0].is_alive() and time.monotonic() < end
             threading.Event().wait(0.01)
         assert site.silent_after(PATIENCE * LIMIT + 1) == {}
     site.join()
