@@ -211,22 +211,30 @@ def folded_name(group: str) -> str:
 
 def has_form(text: str, pattern: str) -> bool:
     """Whether all of ``text`` has the form of ``pattern``: ``*`` stands for any characters, ``?`` for one (PS3.4
-    C.2.2.2.4). Takes time in proportion to both lengths at most, whatever they hold."""
-    at = place = 0
-    star = after = -1
-    while at < len(text):
-        if place < len(pattern) and pattern[place] == "*":
-            star, after = place, at
-            place += 1
-        elif place < len(pattern) and pattern[place] in ("?", text[at]):
-            place += 1
-            at += 1
-        elif star >= 0:
-            after += 1
-            place, at = star + 1, after
+    C.2.2.2.4). One step for each character of both, whatever they hold.
+
+    All ways to read the text so far are followed at once, as the bits of a number: the nth is set where what has been
+    read has the form of the pattern's first n characters, without the stars.
+    """
+    if pattern and pattern[0] not in "*?" and text[:1] != pattern[0]:
+        return False  # most of what a search looks at
+    places: dict[str, int] = {}
+    bit, any_one, stars = 1, 0, 0
+    for character in pattern:
+        if character == "*":
+            stars |= bit
+            continue
+        if character == "?":
+            any_one |= bit
         else:
+            places[character] = places.get(character, 0) | bit
+        bit <<= 1
+    reached = 1
+    for character in text:
+        reached = (reached & (places.get(character, 0) | any_one)) << 1 | (reached & stars)
+        if not reached:
             return False
-    return pattern[place:].strip("*") == ""
+    return bool(reached & bit)
 
 
 def _plain(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -123,6 +124,24 @@ def test_nobody_is_two_patients_alone() -> None:
 )
 def test_wildcards(text: str, pattern: str, holds: bool) -> None:
     assert has_form(text, pattern) is holds
+
+
+@given(st.text("ab", max_size=9), st.text("ab*?", max_size=8))
+def test_wildcards_mean_what_a_regular_expression_does(text: str, pattern: str) -> None:
+    expression = "".join({"*": ".*", "?": "."}.get(one, one) for one in pattern)
+    assert has_form(text, pattern) is (re.fullmatch(expression, text) is not None)
+
+
+def test_the_time_for_a_pattern_goes_with_the_length_of_the_text() -> None:
+    """The form that makes whoever goes back to the last star begin anew at each character: to find that 20,000 are none
+    took 2.6 s of such a one, and a search compares as many texts as the archive has."""
+    text, pattern = "a" * 20_000, "*" + "a" * 255 + "b"
+    tries = []
+    for _ in range(3):
+        began = time.thread_time()
+        assert not has_form(text, pattern) and has_form(text + "b", pattern)
+        tries.append(time.thread_time() - began)
+    assert min(tries) < 0.5
 
 
 def test_distinct_keeps_all_that_says_something_of_its_own() -> None:
