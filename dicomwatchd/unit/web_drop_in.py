@@ -1,4 +1,5 @@
-"""What the drop-in of dicomwatchd-web's unit says for a configuration: mounts, addresses, keys that may only read."""
+"""What the drop-in of dicomwatchd-web's unit says for a configuration: its state, where that is elsewhere, mounts,
+addresses, keys that may only read."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dicomwatchd.config.archive import DirectorySettings, SqliteSettings
-from dicomwatchd.config.web import Web
+from dicomwatchd.config.web import DEFAULT_STATE, Web
 from dicomwatchd.config.whole import Config
 from dicomwatchd.unit import addresses
 from dicomwatchd.unit.drop_in import Reach, Service, quoted, reach, steady
@@ -18,6 +19,11 @@ CREDENTIALS = Path("/etc/dicomwatchd/web.credentials")
 USER = "dicomwatchd-web"
 #: The user and the group of the daemon.
 DAEMON = "dicomwatchd"
+#: What the unit hides from its process, and by which of its lines.
+_HIDDEN = {
+    "ProtectHome=": (Path("/home"), Path("/root"), Path("/run/user")),
+    "PrivateTmp=": (Path("/tmp"), Path("/var/tmp")),  # noqa: S108  nothing is put there
+}
 
 
 def drop_in(settings: Config, source: Path, reached: Reach, *, credential: bool) -> str:
@@ -26,8 +32,10 @@ def drop_in(settings: Config, source: Path, reached: Reach, *, credential: bool)
         f"# Written by dicomwatchd-folders from {source}.",
         f"# addresses: {reached.why}",
         "[Unit]",
-        *(f'RequiresMountsFor="{quoted(folder)}"' for folder in archive_folders(settings)),
+        *(f'RequiresMountsFor="{quoted(folder)}"' for folder in (*archive_folders(settings), *own_folders(settings))),
         "[Service]",
+        # The dash: it starts without the folder, too, and says itself that it is missing.
+        *(f'ReadWritePaths="-{quoted(folder)}"' for folder in own_folders(settings)),
     ]
     needed = [*archive_folders(settings), settings.socket_path]
     if not any(path.is_relative_to(settings.state_directory) for path in needed):
@@ -41,6 +49,21 @@ def drop_in(settings: Config, source: Path, reached: Reach, *, credential: bool)
     if credential:
         lines += [f"LoadCredential=aws:{CREDENTIALS}", "Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws"]
     return "\n".join([*lines, ""])
+
+
+def own_folders(settings: Config) -> list[Path]:
+    """Where it has to write, beside what the unit gives it already."""
+    if settings.web is None or settings.web.state.is_relative_to(DEFAULT_STATE):
+        return []
+    return [settings.web.state]
+
+
+def hidden_by(path: Path) -> str | None:
+    """The line of the unit by which its process sees nothing of what is there, whatever the drop-in says."""
+    for line, folders in _HIDDEN.items():
+        if any(path.is_relative_to(folder) for folder in folders):
+            return line
+    return None
 
 
 def staging_acls(web: Web) -> list[tuple[Path, str]]:

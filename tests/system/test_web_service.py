@@ -339,6 +339,30 @@ def exposure(lab: SystemdLab, unit: str) -> float:
     return float(found[1])
 
 
+def test_a_state_elsewhere_needs_nothing_by_hand(lab: SystemdLab) -> None:
+    put(lab, "etc/dicomwatchd/config.yaml", CONFIG.replace("tokens: true", "tokens: true, state: /srv/page/state"))
+    assert "cannot be made" in lab.sh(FOLDERS).stderr, "what it should lie on is not there"
+    lab.sh("install", "-d", "/srv/page")
+    assert "made /srv/page/state" in lab.sh(FOLDERS).stdout
+    assert "made" not in lab.sh(FOLDERS).stdout
+    assert (
+        lab.sh("stat", "-c", "%U:%G", "/srv/page/state", "/srv/page/state/uploads").stdout.split()
+        == [f"{WEB}:{WEB}"] * 2
+    )
+    assert lab.sh("stat", "-c", "%a", "/srv/page/state").stdout == "710\n"
+    lab.sh("systemctl", "start", WEB)
+    token = lab.sh(CTL, "web", "token", "away", "--role", "administrate").stdout.strip()
+    assert fetched(lab, "/access", "-H", f"Authorization: Bearer {token}").endswith("200")
+    assert lab.sh("ls", "/srv/page/state/access.sqlite", "/srv/page/state/tokens.json").returncode == 0
+    of_web = within(lab, WEB)
+    assert lab.sh(*of_web, "touch", "/srv/page/state/x").returncode == 0
+    assert lab.sh(*of_web, "touch", "/srv/page/x", check=False).returncode
+    assert exposure(lab, WEB) <= 1.2
+    lab.sh("systemctl", "stop", WEB, timeout=60)
+    put(lab, "etc/dicomwatchd/config.yaml", CONFIG)
+    lab.sh(FOLDERS)
+
+
 def test_a_hung_process_is_killed(lab: SystemdLab) -> None:
     put(lab, f"etc/systemd/system/{WEB}.service.d/test.conf", "[Service]\nWatchdogSec=3\nRestartSec=0.2\n")
     lab.sh("systemctl", "daemon-reload")

@@ -197,8 +197,8 @@ def test_the_web_unit(tmp_path: Path) -> None:
     drop_in = tmp_path / f"{path.name}.d" / "folders.conf"
     drop_in.parent.mkdir()
     sample = loading.load(SAMPLE).model_copy(
-        update={"web": Web.model_validate({"tokens": True})}
-    )  # somebody may hand in
+        update={"web": Web.model_validate({"tokens": True, "state": "/srv/web state"})}
+    )  # somebody may hand in, and the state is elsewhere
     for allowed, at_most in (((*LOOPBACK, "10.1.2.3"), WEB_EXPOSURE_AT_MOST), (None, WEB_EXPOSURE_AT_AMAZON)):
         drop_in.write_text(web_drop_in.drop_in(sample, SAMPLE, unit_drop_in.Reach(allowed, "-"), credential=True))
         done = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True)

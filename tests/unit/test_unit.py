@@ -235,3 +235,32 @@ def test_the_two_units_meet_only_where_somebody_may_hand_in(web: dict[str, objec
     assert ("StateDirectoryMode=0710" in of_daemon) is is_given
     assert ("SupplementaryGroups=dicomwatchd" in of_web) is is_given
     assert ("StateDirectoryMode=0710" in of_web) is is_given
+
+
+@pytest.mark.parametrize(
+    ("state", "lines"),
+    [
+        (None, []),
+        ("/var/lib/dicomwatchd-web/two", []),
+        ("/srv/a 100% web", ['RequiresMountsFor="/srv/a 100%% web"', 'ReadWritePaths="-/srv/a 100%% web"']),
+    ],
+)
+def test_the_web_s_state_may_be_elsewhere(state: str | None, lines: list[str]) -> None:
+    web = {"tokens": True, **({} if state is None else {"state": state})}
+    found = loading.parse({**settings().model_dump(mode="json"), "web": web})
+    text = web_drop_in.drop_in(found, Path("/etc/x"), Reach(None, "-"), credential=False)
+    assert [line for line in text.splitlines() if line.startswith(("Req", "ReadWrite"))] == lines
+    if lines:
+        assert text.index("[Unit]") < text.index("RequiresMountsFor") < text.index("[Service]") < text.index("ReadWr")
+        assert 'ReadWritePaths="-/srv/a 100%% web/uploads"' in drop_in.drop_in(
+            found, Path("/etc/x"), Reach(None, "-"), credential=False
+        )
+
+
+def test_what_the_web_s_unit_hides() -> None:
+    shown = ("/srv/web", "/homes/web", "/var/lib/x", "/var/tmpx")
+    assert [web_drop_in.hidden_by(Path(one)) for one in shown] == [None] * 4
+    assert {web_drop_in.hidden_by(Path(one)) for one in ("/home/x", "/root", "/run/user/1/x")} == {"ProtectHome="}
+    assert {web_drop_in.hidden_by(Path(one)) for one in ("/tmp/x", "/var/tmp/x")} == {"PrivateTmp="}
+    unit = (ROOT / "systemd/dicomwatchd-web.service").read_text()
+    assert "ProtectHome=yes\n" in unit and "PrivateTmp=yes\n" in unit
