@@ -137,9 +137,9 @@ class Tokens:
                 found = one
         return found if found is not None and found.holds_at(self._now()) else None
 
-    def still_holds(self, sha256: str) -> bool:
-        """Whether the token of this hash has been neither revoked nor run out."""
-        return any(one.sha256 == sha256 and one.holds_at(self._now()) for one in self._current())
+    def holding(self, sha256: str) -> Token | None:
+        """The token of this hash as it is now, if it has been neither revoked nor run out."""
+        return next((one for one in self._current() if one.sha256 == sha256 and one.holds_at(self._now())), None)
 
     def _current(self) -> tuple[Token, ...]:
         with self._lock:

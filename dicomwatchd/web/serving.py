@@ -9,13 +9,14 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
 import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from dicomwatchd.web.clients import network_of, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +38,38 @@ HEAD_BYTES = 16 << 10
 
 @dataclass
 class Places:
-    """How many connections there may be, and from one address, where it is not the proxy's. ``only_the_proxy``: nobody
-    else may connect at all."""
+    """How many connections there may be, and from one address, where it is not the proxy's; of one network of IPv6,
+    where somebody may have any number of addresses, half of them. ``only_the_proxy``: nobody else may connect at all.
+    """
 
     connections: int
     each: int
     is_proxy: Callable[[str], bool]
     only_the_proxy: bool
     taken: Counter[str] = field(default_factory=Counter)
+    of_network: Counter[str] = field(default_factory=Counter)
 
     def take(self, address: str) -> bool:
         if self.taken.total() >= self.connections:
             return False
-        if not self.is_proxy(address) and (self.only_the_proxy or self.taken[address] >= self.each):
+        network = network_of(address)
+        if not self.is_proxy(address) and (
+            self.only_the_proxy
+            or self.taken[address] >= self.each
+            or (network is not None and self.of_network[network] >= self.connections // 2)
+        ):
             return False
         self.taken[address] += 1
+        if network is not None:
+            self.of_network[network] += 1
         return True
 
     def leave(self, address: str) -> None:
-        self.taken[address] -= 1
-        if self.taken[address] <= 0:
-            del self.taken[address]
+        for counter, key in ((self.taken, address), (self.of_network, network_of(address))):
+            if key is not None:
+                counter[key] -= 1
+                if counter[key] <= 0:
+                    del counter[key]
 
 
 class Server(uvicorn.Server):
@@ -116,7 +128,7 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        address = _plain(self.client[0] if self.client else "")
+        address = plain(self.client[0] if self.client else "")
         if not self.places.take(address):
             transport.abort()
             return
@@ -177,11 +189,3 @@ class _Connection(H11Protocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
-
-
-def _plain(address: str) -> str:
-    try:
-        found = ip_address(address.split("%")[0])
-    except ValueError:
-        return address
-    return str(getattr(found, "ipv4_mapped", None) or found)

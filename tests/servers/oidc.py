@@ -15,6 +15,7 @@ from joserfc.jwk import RSAKey
 
 from tests.servers import npm
 from tests.servers.processes import ServerError, free_port
+from tests.servers.tls import Certificate
 
 _NAME: Final = "oidc-provider"
 _SOURCE: Final = Path(__file__).with_name("oidc_provider")
@@ -34,16 +35,26 @@ def signing_key(name: str) -> dict[str, Any]:
 
 
 class OidcProvider:
-    """On loopback, at the same port for as long as it lives. ``accounts`` are claims by the names to log in with."""
+    """On loopback, at the same port for as long as it lives. ``accounts`` are claims by the names to log in with. With
+    a certificate it speaks TLS, and calls itself ``host``."""
 
-    def __init__(self, accounts: Mapping[str, Mapping[str, Any]], redirect_uris: Sequence[str]) -> None:
+    def __init__(
+        self,
+        accounts: Mapping[str, Mapping[str, Any]],
+        redirect_uris: Sequence[str],
+        certificate: Certificate | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.port = free_port()
         self.accounts = accounts
+        self.certificate, self.host = certificate, host
         self.client = {
             "client_id": CLIENT,
             "client_secret": SECRET,
             "redirect_uris": list(redirect_uris),
             "post_logout_redirect_uris": [uri.replace("/callback", "") for uri in redirect_uris],
+            "backchannel_logout_uri": redirect_uris[0].replace("/callback", "/back-channel"),
+            "backchannel_logout_session_required": True,
         }
         self.keys = [signing_key("first")]
         self.extra: dict[str, Any] = {}
@@ -51,10 +62,19 @@ class OidcProvider:
 
     @property
     def issuer(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.certificate is None else 'https'}://{self.host}:{self.port}"
 
     def start(self, seconds: float = 60) -> None:
-        settings = {"clients": [self.client], "accounts": self.accounts, "keys": self.keys, "extra": self.extra}
+        settings: dict[str, Any] = {
+            "issuer": self.issuer,
+            "clients": [self.client],
+            "accounts": self.accounts,
+            "keys": self.keys,
+            "extra": self.extra,
+        }
+        if self.certificate is not None:
+            cert, key = self.certificate.cert_file.read_text(), self.certificate.key_file.read_text()
+            settings["tls"] = {"certificate": cert, "key": key}
         program = npm.fetched(_NAME, _SOURCE, _FILES, "14 MB")
         with tempfile.TemporaryFile("w+") as given:
             given.write(json.dumps(settings))

@@ -12,15 +12,8 @@ import pytest
 
 from tests.conftest import skip_unless_available
 from tests.servers.oidc import CLIENT, SECRET, OidcProvider, signing_key
+from tests.system.oidc_browser import ACCOUNTS, Browser
 from tests.system.web_process import WebProcess, site_with_archive
-
-PAGE = {"Accept": "text/html"}
-ACCOUNTS: dict[str, dict[str, object]] = {
-    "mueller": {"preferred_username": "müller", "groups": ["radiology", "staff"]},
-    "guest": {"preferred_username": "guest", "groups": ["visitors"]},
-    "nameless": {"groups": ["radiology"]},
-    "sly": {"preferred_username": "token:reader", "groups": ["radiology"]},
-}
 
 
 @pytest.fixture(scope="module")
@@ -44,45 +37,6 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebProcess,
         web.close()
         provider.stop()
         web.site.close()
-
-
-class Browser:
-    """One with cookies, who follows redirects and fills in the provider's forms, as far as our own callback."""
-
-    def __init__(self, web: WebProcess) -> None:
-        self.web = web
-        self.http = httpx.Client(trust_env=False, timeout=60, headers=PAGE)
-
-    def close(self) -> None:
-        self.http.close()
-
-    def to_provider(self, after: str = "/") -> httpx.Response:
-        return self.http.get(f"{self.web.url}/login/oidc", params={"next": after})
-
-    def callback(self, account: str, after: str = "/") -> str:
-        """The address that the provider sends the browser back to."""
-        response = self.to_provider(after)
-        for _ in range(12):
-            if response.is_redirect:
-                where = str(httpx.URL(str(response.url)).join(response.headers["location"]))
-                if where.startswith(self.web.url):
-                    return where
-                response = self.http.get(where)
-                continue
-            assert response.status_code == 200, response.text
-            prompt = re.search(r'name="prompt" value="(\w+)"', response.text)
-            action = re.search(r'<form[^>]* action="([^"]+)"', response.text)
-            assert prompt is not None and action is not None, response.text
-            where = str(response.url.join(action[1]))
-            response = self.http.post(where, data={"prompt": prompt[1], "login": account, "password": "any"})
-        raise AssertionError("the provider does not come to an end")
-
-    def log_in(self, account: str, after: str = "/") -> httpx.Response:
-        return self.http.get(self.callback(account, after))
-
-    def status(self) -> int:
-        """404: let in, where nothing is; 401: nobody."""
-        return self.http.get(f"{self.web.url}/nowhere", headers={"Accept": "*/*"}).status_code
 
 
 @pytest.fixture
@@ -147,6 +101,31 @@ def test_a_callback_counts_once(browser: Browser) -> None:
     assert browser.http.get(where).status_code == 303
     browser.http.post(f"{browser.web.url}/logout", headers={"Sec-Fetch-Site": "same-origin"})
     assert browser.http.get(where).status_code == 401
+
+
+def test_two_log_ins_of_one_browser_both_end_well(browser: Browser) -> None:
+    """Of two tabs, in either order; what another site begins or sends meanwhile takes neither away."""
+    first = browser.callback("mueller", "/one")
+    second = browser.callback("mueller", "/two")
+    assert browser.http.get(f"{browser.web.url}/login/callback", params={"state": "x"}).status_code == 401
+    for where, after in ((second, "/two"), (first, "/one")):
+        answer = browser.http.get(where)
+        assert (answer.status_code, answer.headers.get("location")) == (303, after)
+        assert browser.status() == 404
+    assert "dicomwatchd-login" not in browser.http.cookies
+
+
+def test_a_browser_keeps_the_newest_of_many_log_ins(browser: Browser) -> None:
+    for number in range(9):
+        browser.to_provider("/" + "x" * 1900 + str(number))
+        assert len(browser.http.cookies["dicomwatchd-login"]) < 4000
+    assert browser.log_in("mueller", "/" + '"' * 1900).headers["location"] == "/"
+
+
+def test_what_is_said_twice_lets_nobody_in(browser: Browser) -> None:
+    where = browser.callback("mueller")
+    assert browser.http.get(where + "&code=x").status_code == 401
+    assert browser.status() == 401
 
 
 @pytest.mark.parametrize("change", ["state", "code", "iss", "no iss", "error"])

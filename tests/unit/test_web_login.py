@@ -7,9 +7,10 @@ import http.cookies
 import pytest
 
 from dicomwatchd.config.web import WebRoles, WebSessions
+from dicomwatchd.web.login.log_outs import LogOut
 from dicomwatchd.web.login.pages import own_path
 from dicomwatchd.web.login.roles import known_by
-from dicomwatchd.web.login.sessions import Sessions
+from dicomwatchd.web.login.sessions import Sessions, Subject
 from dicomwatchd.web.login.signed import Signed
 from dicomwatchd.web.people import Person, Role
 from tests.pieces import FakeClock as Clock
@@ -109,3 +110,57 @@ def test_there_are_so_many_sessions_and_the_one_longest_unused_ends(monkeypatch:
     assert sessions.find(values[0]) is not None
     values.append(sessions.begin(Person("d", frozenset())))
     assert [sessions.find(value) is None for value in values] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("sub", "sid", "out", "is_meant"),
+    [
+        ("eva", "1", LogOut("eva", "1"), True),
+        ("eva", "1", LogOut(None, "1"), True),
+        ("eva", "1", LogOut("eva", None), True),
+        ("eva", None, LogOut("eva", "1"), True),
+        ("eva", None, LogOut(None, "1"), False),
+        ("eva", "1", LogOut("eva", "2"), False),
+        ("eva", "1", LogOut(None, "2"), False),
+        ("eva", "1", LogOut("ada", "1"), False),
+        ("eva", "1", LogOut("ada", None), False),
+    ],
+)
+def test_whose_sessions_a_log_out_of_the_provider_ends(sub: str, sid: str | None, out: LogOut, is_meant: bool) -> None:
+    sessions = Sessions(WebSessions(), Clock())
+    theirs, token = sessions.begin(READER, subject=Subject(sub, sid)), sessions.begin(READER, "0" * 64)
+    assert sessions.end_all(out) == is_meant
+    assert (sessions.find(theirs) is None) is is_meant and sessions.find(token) is not None
+
+
+def test_a_log_out_that_comes_while_somebody_logs_in_counts() -> None:
+    sessions = Sessions(WebSessions(), Clock())
+    sessions.end_all(LogOut("eva", None))
+    since = sessions.log_outs()
+    assert not sessions.was_logged_out(Subject("eva"), since)
+    sessions.end_all(LogOut("ada", None))
+    assert not sessions.was_logged_out(Subject("eva"), since)
+    sessions.end_all(LogOut("eva", "1"))
+    sessions.end_all(LogOut("ada", None))
+    assert sessions.was_logged_out(Subject("eva", "1"), since) and not sessions.was_logged_out(
+        Subject("eva", "2"), since
+    )
+    for _ in range(1000):
+        sessions.end_all(LogOut("ada", None))
+    assert sessions.was_logged_out(Subject("eva", "2"), since), "nobody remembers all that came since"
+
+
+def test_a_clock_that_is_set_prolongs_nothing() -> None:
+    class Set(Clock):
+        off = 0.0
+
+        def now(self) -> float:
+            return super().now() + self.off
+
+    clock = Set()
+    signed, sessions = Signed(b"k" * 32, clock), Sessions(WebSessions(idle="10m"), clock)
+    sealed, value = signed.seal([], 60), sessions.begin(READER)
+    clock.off = -86400
+    assert signed.open(sealed) == [] and sessions.find(value) is not None
+    clock.advance(601)
+    assert signed.open(sealed) is None and sessions.find(value) is None

@@ -24,11 +24,11 @@ def test_a_token_counts_at_once_and_until_it_is_revoked(tmp_path: Path) -> None:
     text = file.add("ct", ["read", "upload"], clock.now(), None)
     found = tokens.named_by(text)
     assert found is not None and (found.name, found.roles) == ("ct", ("read", "upload"))
-    assert tokens.still_holds(found.sha256)
+    assert tokens.holding(found.sha256) == found
     assert [tokens.named_by(wrong) for wrong in ("", PREFIX, text[:-1], text + "x", found.sha256)] == [None] * 5
-    assert not tokens.still_holds("0" * 64)
+    assert tokens.holding("0" * 64) is None
     assert file.revoke("ct") and not file.revoke("ct")
-    assert tokens.named_by(text) is None and not tokens.still_holds(found.sha256)
+    assert tokens.named_by(text) is None and tokens.holding(found.sha256) is None
 
 
 def test_a_token_ends(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_token_ends(tmp_path: Path) -> None:
     found = tokens.named_by(text)
     assert found is not None
     clock.advance(61)
-    assert tokens.named_by(text) is None and not tokens.still_holds(found.sha256)
+    assert tokens.named_by(text) is None and tokens.holding(found.sha256) is None
 
 
 def test_the_file_holds_no_token_and_is_its_owner_s_alone(tmp_path: Path) -> None:

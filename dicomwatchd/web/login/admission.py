@@ -16,8 +16,9 @@ from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.ports import Log
 from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.web.answers import peer_of
+from dicomwatchd.web.clients import plain
 from dicomwatchd.web.login.cookies import Cookie
-from dicomwatchd.web.login.oidc import Oidc
+from dicomwatchd.web.login.oidc import BACK_CHANNEL, CALLBACK, Oidc
 from dicomwatchd.web.login.proxy import ProxysWord
 from dicomwatchd.web.login.roles import of_token
 from dicomwatchd.web.login.sessions import Sessions
@@ -27,7 +28,9 @@ from dicomwatchd.web.requests import comes_from_ourselves
 
 LOGIN = "/login"
 #: What is answered to whoever has not logged in, to the letter.
-OPEN = frozenset({LOGIN, "/login/oidc", "/login/callback", "/login/style.css", "/logout", "/health"})
+OPEN = frozenset({LOGIN, "/login/oidc", CALLBACK, BACK_CHANNEL, "/login/style.css", "/logout", "/health"})
+#: What no browser asks, and no cookie counts for: who asks there shows it by a signature.
+_SIGNED = frozenset({BACK_CHANNEL})
 SESSION_COOKIE = "dicomwatchd"
 
 
@@ -46,12 +49,16 @@ class Doors:
     log: Log
 
     def client(self, scope: Scope) -> str:
-        """The address that a request comes from, for counting."""
-        return (self.proxy.client(scope) if self.proxy is not None else peer_of(scope)) or "unknown"
+        """Where a request comes from, for counting."""
+        return plain((self.proxy.client(scope) if self.proxy is not None else peer_of(scope)) or "unknown")
 
     def failed(self, scope: Scope, reason: str, error: DicomwatchdError | None = None) -> None:
         """Somebody was not who he said he was."""
         self.failures.count(self.client(scope))
+        self.refused(scope, reason, error)
+
+    def refused(self, scope: Scope, reason: str, error: DicomwatchdError | None = None) -> None:
+        """The same, where it is no try: it does not count against his address."""
         self.log.warning(
             "web-login-refused",
             "a log-in was refused: {reason}",
@@ -74,7 +81,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         doors = self._doors
-        person, is_ambient = self._who(scope)
+        person, is_ambient = (None, False) if scope["path"] in _SIGNED else self._who(scope)
         key = person.name if person is not None else f"address {doors.client(scope)}"
         if wait := doors.requests.wait_seconds(key):
             raise HTTPException(429, headers={"Retry-After": str(ceil(wait))})
@@ -100,14 +107,16 @@ class Admission:
             return person, True
         value = doors.cookie.of(scope)
         found = doors.sessions.find(value) if value else None
-        if (
-            found is not None
-            and found.token_sha256 is not None
-            and (doors.tokens is None or not doors.tokens.still_holds(found.token_sha256))
-        ):
-            doors.sessions.end(value or "")
-            found = None
-        return (found.person if found is not None else None), True
+        if value is None or found is None:
+            return None, True
+        if found.token_sha256 is None:
+            return found.person, True
+        # With the roles that the token has now.
+        token = doors.tokens.holding(found.token_sha256) if doors.tokens is not None else None
+        if token is None:
+            doors.sessions.end(value)
+            return None, True
+        return of_token(token), True
 
     def _bearer(self, scope: Scope, said: str) -> Person:
         doors = self._doors

@@ -1,8 +1,10 @@
-"""What a log-in at the provider needs: the provider, and the cookie that brings a browser's own log-in back."""
+"""What a log-in at the provider needs: the provider, and the cookie that brings a browser's own log-ins back."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import hmac
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -20,7 +22,13 @@ if TYPE_CHECKING:
 
 COOKIE = "dicomwatchd-login"
 CALLBACK = "/login/callback"
+BACK_CHANNEL = "/login/back-channel"
 _LOGIN_SECONDS = 600
+#: A browser with several tabs may have begun several; the newest count.
+_MOST_BEGUN = 4
+#: Browsers keep 4,096 of a cookie with its name.
+_MOST_COOKIE_CHARACTERS = 3800
+_MOST_AFTER = 2300
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +43,12 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the provider says of somebody."""
+    """What the provider says of somebody; ``sid`` is its own session, where it names that."""
 
     name: str
     groups: tuple[str, ...]
+    sub: str
+    sid: str | None
 
 
 class LoginRefused(Permanent):
@@ -54,18 +64,38 @@ class Oidc:
     cookie: Cookie
     roles: WebRoles
 
-    def keep(self, response: Response, begun: Begun, after: str) -> None:
-        """In the browser, until it is back."""
-        sealed = self.signed.seal({**asdict(begun), "after": after}, _LOGIN_SECONDS)
-        self.cookie.put(response, sealed, max_age_seconds=_LOGIN_SECONDS)
+    def keep(self, scope: Scope, response: Response, begun: Begun, after: str) -> None:
+        """In the browser, until it is back. Raises HTTPException."""
+        if len(json.dumps(after)) > _MOST_AFTER:
+            after = "/"
+        now = {"state": begun.state, "nonce": begun.nonce, "code_verifier": begun.code_verifier, "after": after}
+        self._put(response, [now, *self._all(scope)])
 
-    def kept(self, scope: Scope) -> tuple[Begun, str]:
-        """The log-in that this browser has begun, and where it goes then. Raises LoginRefused, HTTPException."""
-        found = self.signed.open(self.cookie.of(scope) or "")
-        if found is None:
-            raise LoginRefused("no log-in was begun in this browser, or too long ago")
-        after = found.pop("after")
-        return Begun(**found), after
+    def kept(self, scope: Scope, state: str) -> tuple[Begun, str]:
+        """The log-in of this state, which this browser has begun, and where it goes then. Raises LoginRefused,
+        HTTPException."""
+        for one in self._all(scope):
+            if hmac.compare_digest(one["state"].encode(), state.encode("utf-8", "surrogatepass")):
+                return Begun("", one["state"], one["nonce"], one["code_verifier"]), one["after"]
+        raise LoginRefused("this log-in was not begun in this browser, or too long ago")
+
+    def forget(self, scope: Scope, response: Response, begun: Begun) -> None:
+        """This one; those of other tabs go on. Raises HTTPException."""
+        self._put(response, [one for one in self._all(scope) if one["state"] != begun.state])
+
+    def _all(self, scope: Scope) -> list[dict[str, str]]:
+        found: list[dict[str, str]] | None = self.signed.open(self.cookie.of(scope) or "")
+        return found or []
+
+    def _put(self, response: Response, all_of: list[dict[str, str]]) -> None:
+        if not all_of:
+            self.cookie.take(response)
+            return
+        for count in range(min(len(all_of), _MOST_BEGUN), 0, -1):
+            sealed = self.signed.seal(all_of[:count], _LOGIN_SECONDS)
+            if len(sealed) <= _MOST_COOKIE_CHARACTERS:
+                break
+        self.cookie.put(response, sealed, max_age_seconds=_LOGIN_SECONDS)
 
     def person(self, known: Known) -> Person:
         """Raises LoginRefused."""

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import html
+from math import ceil
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from dicomwatchd.access.tokens import sha256_of
 from dicomwatchd.config.web import Web
+from dicomwatchd.errors import DicomwatchdError, Permanent, Transient
+from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.web.forms import fields
 from dicomwatchd.web.login.admission import LOGIN, Doors
-from dicomwatchd.web.login.oidc import CALLBACK, LoginRefused, Oidc
+from dicomwatchd.web.login.oidc import BACK_CHANNEL, CALLBACK, LoginRefused, Oidc
 from dicomwatchd.web.login.roles import of_token
+from dicomwatchd.web.login.sessions import Subject
 
 _MOST_NEXT = 2000
+_RETRY_SECONDS = 10
+_UNKEPT = {"Cache-Control": "no-store"}
+_NO_PROVIDER = "The place where you log in does not answer as it should. Try again in a moment."
 _STYLE = """:root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f5f7;color:#1c2430}
 main{max-width:24rem;margin:12vh auto;padding:2rem;background:#fff;border:1px solid #d6dae0;border-radius:8px}
@@ -48,7 +55,7 @@ def routes(web: Web, doors: Doors) -> list[Route]:
             return RedirectResponse(after, 303)
         left = None
         if doors.oidc is not None and "left" in request.query_params:
-            left = await doors.oidc.provider.logout_url(web.origin + LOGIN)
+            left = doors.oidc.provider.logout_url(web.origin + LOGIN)
         return HTMLResponse(_page(web, after, left=left))
 
     async def login(request: Request) -> Response:
@@ -70,34 +77,70 @@ def routes(web: Web, doors: Doors) -> list[Route]:
         return response
 
     async def login_at_provider(request: Request) -> Response:
-        oidc = _needed(doors)
+        oidc, after = _needed(doors), own_path(request.query_params.get("next", "/"))
         doors.require_patience(request.scope)
-        begun = await oidc.provider.begin()
+        try:
+            begun = await oidc.provider.begin()
+        except (Transient, Permanent) as error:
+            return provider_fails(after, error)
         response = RedirectResponse(begun.url, 303)
-        oidc.keep(response, begun, own_path(request.query_params.get("next", "/")))
+        oidc.keep(request.scope, response, begun, after)
         return response
 
     async def login_callback(request: Request) -> Response:
-        oidc = _needed(doors)
+        oidc, answer = _needed(doors), dict(request.query_params)
         doors.require_patience(request.scope)
+        since = doors.sessions.log_outs()
         try:
-            begun, after = oidc.kept(request.scope)
-            person = oidc.person(await oidc.provider.finish(begun, dict(request.query_params)))
+            begun, after = oidc.kept(request.scope, answer.get("state", ""))
+        except LoginRefused as error:
+            # Not a failure of this address: every page in the world can have its browsers come here.
+            doors.refused(request.scope, "oidc", error)
+            return _refused(web)
+        try:
+            if len(answer) != len(request.query_params.multi_items()):
+                raise LoginRefused("the answer says something twice")
+            known = await oidc.provider.finish(begun, answer)
+            person = oidc.person(known)
         except LoginRefused as error:
             doors.failed(request.scope, "oidc", error)
-            refused = HTMLResponse(_page(web, "/", "The log-in did not work. Try it again."), 401)
-            oidc.cookie.take(refused)
-            return refused
+            response = _refused(web)
+            oidc.forget(request.scope, response, begun)
+            return response
+        except (Transient, Permanent) as error:
+            return provider_fails(after, error)
         if not person.roles:
             doors.failed(request.scope, "no-role")
             return HTMLResponse(_page(web, "/", "You are known, but you have no right to anything here."), 403)
+        subject = Subject(known.sub, known.sid)
+        if doors.sessions.was_logged_out(subject, since):
+            doors.refused(request.scope, "log-out")
+            return _refused(web)
         if (old := doors.cookie.of(request.scope)) is not None:
             doors.sessions.end(old)
         response = RedirectResponse(after, 303)
-        oidc.cookie.take(response)
-        doors.cookie.put(response, doors.sessions.begin(person), max_age_seconds=web.sessions.longest_seconds)
+        oidc.forget(request.scope, response, begun)
+        value = doors.sessions.begin(person, subject=subject)
+        doors.cookie.put(response, value, max_age_seconds=web.sessions.longest_seconds)
         doors.log.info("web-login", "somebody has logged in", reason="oidc")
         return response
+
+    async def logged_out_at_provider(request: Request) -> Response:
+        """By the provider itself, whose signature says that it is it (OpenID Connect Back-Channel Logout 1.0)."""
+        oidc, form = _needed(doors), await fields(request)
+        try:
+            out = await oidc.provider.logged_out(form.get("logout_token", ""))
+        except LoginRefused as error:
+            doors.refused(request.scope, "log-out", error)  # not counted: any page can have its browsers send this
+            return JSONResponse({"error": "invalid_request"}, 400, headers=_UNKEPT)
+        ended = doors.sessions.end_all(out)
+        doors.log.info("web-logout-by-provider", "the provider has logged somebody out", session_count=ended)
+        return Response(status_code=200, headers=_UNKEPT)
+
+    def provider_fails(after: str, error: DicomwatchdError) -> Response:
+        doors.log.warning("web-refused", "a request could not be answered", **error_fields(error))
+        wait = getattr(error, "retry_after_seconds", None) or _RETRY_SECONDS
+        return HTMLResponse(_page(web, after, _NO_PROVIDER), 503, {**_UNKEPT, "Retry-After": str(ceil(wait))})
 
     async def logout(request: Request) -> Response:
         if (value := doors.cookie.of(request.scope)) is not None:
@@ -116,9 +159,14 @@ def routes(web: Web, doors: Doors) -> list[Route]:
         Route(LOGIN, login, methods=["POST"]),
         Route("/login/oidc", login_at_provider, methods=["GET"]),
         Route(CALLBACK, login_callback, methods=["GET"]),
+        *([Route(BACK_CHANNEL, logged_out_at_provider, methods=["POST"])] if doors.oidc is not None else []),
         Route("/logout", logout, methods=["POST"]),
         Route("/login/style.css", login_style, methods=["GET"]),
     ]
+
+
+def _refused(web: Web) -> Response:
+    return HTMLResponse(_page(web, "/", "The log-in did not work. Try it again."), 401)
 
 
 def _needed(doors: Doors) -> Oidc:

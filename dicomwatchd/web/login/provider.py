@@ -6,10 +6,8 @@ for longer than that. One that it has newly is fetched when the first token come
 
 from __future__ import annotations
 
-import asyncio
-import hmac
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -17,20 +15,35 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.starlette_client import StarletteOAuth2App
+from joserfc import jws, jwt
 from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+from joserfc.jws import JWSRegistry
 
 from dicomwatchd.config.web import WebOidc, is_local
 from dicomwatchd.errors import Misconfigured, Permanent, Transient
 from dicomwatchd.ports import Clock
+from dicomwatchd.web.login.conversations import Conversations, Kept
+from dicomwatchd.web.login.log_outs import LogOut, LogOuts
 from dicomwatchd.web.login.oidc import Begun, Known, LoginRefused
 
 #: Signatures with the provider's own key alone: a shared secret would make whoever has it the provider.
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 _DESCRIPTION_SECONDS = 3600.0
-_TIMEOUT_SECONDS = 10.0
+#: For each step of an exchange, and for the few exchanges that a log-in or a log-out needs.
+_TIMEOUT_SECONDS = 4.0
+_CONVERSATION_SECONDS = 10.0
+_MOST_CONVERSATIONS = 8
+_MOST_WAITING = 16
+#: A provider that was not there is not asked again for so long.
+_REST_SECONDS = 5.0
+#: Whoever sends tokens with keys that nobody knows has them fetched no oftener.
+_KEYS_SECONDS = 30.0
 _CLOCK_SKEW_SECONDS = 60
+_MOST_TOKEN_CHARACTERS = 16 << 10
 #: To be reached by https, or on this machine.
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+_MAY_BE_MISSING = ("userinfo_endpoint", "end_session_endpoint")
 
 
 class Provider:
@@ -40,23 +53,25 @@ class Provider:
         """Raises Misconfigured."""
         self._settings, self._secret, self._callback, self._clock = settings, secret, callback, clock
         self._context = _trusting(settings)
-        self._app: StarletteOAuth2App | None = None
-        self._described_at = 0.0
-        self._lock = asyncio.Lock()
+        self._conversations = Conversations(_MOST_CONVERSATIONS, _CONVERSATION_SECONDS)
+        self._described = Kept(
+            self._describe, clock, good_seconds=_DESCRIPTION_SECONDS, rest_seconds=_REST_SECONDS, most=_MOST_WAITING
+        )
+        self._log_outs = LogOuts(settings.issuer, settings.client_id, clock)
+        self._keys_asked_at: float | None = None
 
     async def begin(self) -> Begun:
         """Raises Transient, Permanent."""
         with _translated():
-            app = await self._current()
+            app = await self._described.current()
             made = await app.create_authorization_url(self._callback)
         return Begun(made["url"], made["state"], made["nonce"], made["code_verifier"])
 
-    async def finish(self, begun: Begun, answer: dict[str, str]) -> Known:
-        """``answer`` is what the browser has brought back. Raises Transient, Permanent, LoginRefused."""
-        if not hmac.compare_digest(answer.get("state", "").encode(), begun.state.encode()):
-            raise LoginRefused("the state is another one: the log-in was begun elsewhere")
+    async def finish(self, begun: Begun, answer: Mapping[str, str]) -> Known:
+        """``answer`` is what the browser has brought back, with the state of ``begun``. Raises Transient, Permanent,
+        LoginRefused."""
         with _translated():
-            app = await self._current()
+            app = await self._described.current()
             described = app.server_metadata
             # RFC 9207: an answer of another provider's, sent on by its client.
             issuer = answer.get("iss")
@@ -66,32 +81,60 @@ class Provider:
                 raise LoginRefused("the answer is another issuer's")
             if "code" not in answer:
                 raise LoginRefused("the provider has let nobody in")
-            token = await app.fetch_access_token(
-                code=answer["code"], code_verifier=begun.code_verifier, redirect_uri=self._callback
-            )
-            claims = await app.parse_id_token(
-                token,
-                nonce=begun.nonce,
-                claims_options={
-                    "iss": {"essential": True, "value": self._settings.issuer},
-                    "aud": {"essential": True, "value": self._settings.client_id},
-                },
-                leeway=_CLOCK_SKEW_SECONDS,
-            )
-            if claims is None:
-                raise LoginRefused("there is no ID token")
-            return await self._known(app, token, dict(claims))
+            async with self._conversations.one():
+                token = await app.fetch_access_token(
+                    code=answer["code"], code_verifier=begun.code_verifier, redirect_uri=self._callback
+                )
+                claims = await app.parse_id_token(
+                    token,
+                    nonce=begun.nonce,
+                    claims_options={
+                        "iss": {"essential": True, "value": self._settings.issuer},
+                        "aud": {"essential": True, "value": self._settings.client_id},
+                    },
+                    leeway=_CLOCK_SKEW_SECONDS,
+                )
+                if claims is None:
+                    raise LoginRefused("there is no ID token")
+                return await self._known(app, token, dict(claims))
 
-    async def logout_url(self, back: str) -> str | None:
-        """Where a person ends the session at the provider; None where it has no such place. Raises nothing."""
-        try:
-            with _translated():
-                end = (await self._current()).server_metadata.get("end_session_endpoint")
-        except (Transient, Permanent):
+    async def logged_out(self, token: str) -> LogOut:
+        """Whom a logout token means, which anybody may have sent. Raises Transient, Permanent, LoginRefused."""
+        if not 0 < len(token) <= _MOST_TOKEN_CHARACTERS or not token.isascii():
+            raise LoginRefused("there is no logout token")
+        with _of_anybody():
+            kid = jws.extract_compact(token.encode()).headers().get("kid")
+        with _translated():
+            app = await self._described.current()
+            keys = app.server_metadata.get("jwks")
+            if keys is None or not _has_key(keys, kid):
+                self._require_rest_for_keys()
+                async with self._conversations.one():
+                    keys = await app.fetch_jwk_set(force=True)
+            known = KeySet.import_key_set(keys)
+        registry = JWSRegistry(
+            algorithms=app.server_metadata["id_token_signing_alg_values_supported"], strict_check_header=False
+        )
+        with _of_anybody():
+            held = jwt.decode(token, key=known, registry=registry)
+        return self._log_outs.accept(held.header, held.claims)
+
+    def logout_url(self, back: str) -> str | None:
+        """Where a person ends the session at the provider; None where it has no such place. Asks nobody: whoever has
+        been logged in by the provider has had it described."""
+        app = self._described.last
+        end = app.server_metadata.get("end_session_endpoint") if app is not None else None
+        if not isinstance(end, str):
             return None
-        if not isinstance(end, str) or not _is_safe(end):
-            return None
-        return f"{end}?{urlencode({'client_id': self._settings.client_id, 'post_logout_redirect_uri': back})}"
+        asked = urlencode({"client_id": self._settings.client_id, "post_logout_redirect_uri": back})
+        return f"{end}{'&' if '?' in end else '?'}{asked}"
+
+    def _require_rest_for_keys(self) -> None:
+        """Raises LoginRefused."""
+        now = self._clock.monotonic()
+        if self._keys_asked_at is not None and now - self._keys_asked_at < _KEYS_SECONDS:
+            raise LoginRefused("the logout token is signed with a key that the provider did not have a moment ago")
+        self._keys_asked_at = now
 
     async def _known(self, app: StarletteOAuth2App, token: dict[str, Any], claims: dict[str, Any]) -> Known:
         """Some providers say it in the ID token, others to whoever asks with the access token."""
@@ -106,17 +149,21 @@ class Provider:
             raise LoginRefused("the provider does not say the person's name (web.oidc.name_claim)")
         if isinstance(groups, str):
             groups = [groups]
-        return Known(name, tuple(one for one in groups or () if isinstance(one, str)))
+        sid = claims.get("sid")
+        return Known(
+            name,
+            tuple(one for one in groups or () if isinstance(one, str)),
+            str(claims["sub"]),
+            sid if isinstance(sid, str) else None,
+        )
 
-    async def _current(self) -> StarletteOAuth2App:
-        """With the provider's description, not older than that may be."""
-        async with self._lock:
-            now = self._clock.monotonic()
-            if self._app is None or now - self._described_at > _DESCRIPTION_SECONDS:
-                self._app, self._described_at = await self._described(), now
-            return self._app
+    async def _describe(self) -> StarletteOAuth2App:
+        """Raises Transient, Permanent."""
+        with _translated():
+            async with self._conversations.one():
+                return await self._fetched()
 
-    async def _described(self) -> StarletteOAuth2App:
+    async def _fetched(self) -> StarletteOAuth2App:
         issuer = self._settings.issuer
         app = StarletteOAuth2App(
             None,
@@ -137,7 +184,8 @@ class Provider:
             raise Permanent(
                 "the provider calls itself another name than web.oidc.issuer", code="oidc", hint="they must be the same"
             )
-        if not all(_is_safe(described.get(one)) for one in _ENDPOINTS):
+        needed = (*_ENDPOINTS, *(one for one in _MAY_BE_MISSING if described.get(one) is not None))
+        if not all(_is_safe(described.get(one)) for one in needed):
             raise Permanent("the provider's endpoints are not to be reached by https", code="oidc")
         offered = described.get("id_token_signing_alg_values_supported", ["RS256"])
         described["id_token_signing_alg_values_supported"] = [one for one in offered if one in _ALGORITHMS]
@@ -163,6 +211,20 @@ def _trusting(settings: WebOidc) -> ssl.SSLContext:
     return context
 
 
+def _has_key(keys: Any, kid: object) -> bool:
+    """Of a token that names none nobody can tell."""
+    return kid is None or any(one.kid == kid for one in KeySet.import_key_set(keys))
+
+
+@contextmanager
+def _of_anybody() -> Iterator[None]:
+    """Around what reads a token that anybody may have made: whatever is wrong with it, it is that."""
+    try:
+        yield
+    except (JoseError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise LoginRefused("the logout token does not hold") from error
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -170,6 +232,8 @@ def _translated() -> Iterator[None]:
     except httpx.HTTPStatusError as error:
         raise Transient("the provider of the log-in refuses to answer", code="oidc") from error
     except httpx.HTTPError as error:
+        if (refused := _certificate_problem(error)) is not None:
+            raise refused from error
         raise Transient(
             "the provider of the log-in cannot be reached", code="oidc", hint="web.oidc.issuer, and the way to it"
         ) from error
@@ -177,3 +241,29 @@ def _translated() -> Iterator[None]:
         raise LoginRefused("the provider's answer does not hold") from error
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise Permanent("the provider's answer cannot be understood", code="oidc") from error
+
+
+#: OpenSSL's reasons (X509_verify_cert_error_string), as those who can mend it need to know them.
+_ENDED, _OTHER_NAMES = 10, (62, 64)
+
+
+def _certificate_problem(error: BaseException) -> Transient | None:
+    """Where the provider was reached and its certificate refused. Transient, for it is asked again."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, ssl.SSLCertVerificationError):
+        seen = seen.__cause__ or seen.__context__
+    if seen is None:
+        return None
+    if seen.verify_code == _ENDED:
+        return Transient("the certificate of the log-in's provider has ended", code="oidc", hint="it needs a new one")
+    if seen.verify_code in _OTHER_NAMES:
+        return Transient(
+            "the certificate of the log-in's provider is for another host name",
+            code="oidc",
+            hint="web.oidc.issuer has to name the host as the certificate does",
+        )
+    return Transient(
+        "the certificate of the log-in's provider is of no CA that is trusted here",
+        code="oidc",
+        hint="web.oidc.ca_file has the certificates of a private CA",
+    )

@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from dicomwatchd.config.web import WebProxy
 from dicomwatchd.web.answers import peer_of
+from dicomwatchd.web.clients import address_of
 from dicomwatchd.web.people import Person
 
 #: By a person's name and groups; None for what is no name.
@@ -42,11 +43,8 @@ class ProxysWord:
         peer = peer_of(scope)
         if not self._is_the_proxy(scope):
             return peer
-        said = ",".join(Headers(scope=scope).getlist(_FORWARDED_FOR)).rpartition(",")[2].strip()
-        try:
-            return str(ip_address(said))
-        except ValueError:
-            return peer
+        said = address_of(",".join(Headers(scope=scope).getlist(_FORWARDED_FOR)).rpartition(",")[2].strip())
+        return peer if said is None else str(said)
 
     def _is_the_proxy(self, scope: Scope) -> bool:
         peer = peer_of(scope)
@@ -59,7 +57,14 @@ class ProxysWord:
 
     @staticmethod
     def _said(scope: Scope, header: str) -> str | None:
+        """As directories and proxies write names today, which is UTF-8, or as they did (RFC 9110, section 5.5)."""
         found = Headers(scope=scope).getlist(header)
         if len(found) > 1:
             raise HTTPException(400)
-        return found[0].strip() if found else None
+        if not found:
+            return None
+        octets = found[0].encode("latin-1")
+        try:
+            return octets.decode().strip()
+        except UnicodeDecodeError:
+            return octets.decode("latin-1").strip()

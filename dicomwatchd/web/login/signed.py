@@ -18,19 +18,19 @@ class Signed:
     def __init__(self, key: bytes, clock: Clock) -> None:
         self._key, self._clock = key, clock
 
-    def seal(self, values: dict[str, str], seconds: float) -> str:
-        """For a cookie; it holds for so long."""
-        text = json.dumps({"until": self._clock.now() + seconds, "values": values})
+    def seal(self, values: Any, seconds: float) -> str:
+        """``values`` as JSON, for a cookie; it holds for so long, by a clock that nobody sets."""
+        text = json.dumps({"until": self._clock.monotonic() + seconds, "values": values}, separators=(",", ":"))
         body = urlsafe_b64encode(text.encode()).decode().rstrip("=")  # of which no cookie may have one
         return f"{body}.{self._mac(body)}"
 
-    def open(self, sealed: str) -> dict[str, str] | None:
+    def open(self, sealed: str) -> Any:
         """None for what we have not sealed, or too long ago."""
         body, _, mac = sealed.partition(".")
         if not hmac.compare_digest(mac.encode("utf-8", "surrogatepass"), self._mac(body).encode()):
             return None
         found: dict[str, Any] = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-        return found["values"] if self._clock.now() < found["until"] else None
+        return found["values"] if self._clock.monotonic() < found["until"] else None
 
     def _mac(self, body: str) -> str:
         return hmac.new(self._key, body.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

@@ -1,0 +1,137 @@
+"""How a provider is talked to that is away, hangs, or comes back: by one at a time, and for so long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import pytest
+
+from dicomwatchd.errors import DicomwatchdError, Permanent, Transient
+from dicomwatchd.web.login.conversations import Conversations, Kept
+from tests.pieces import FakeClock
+
+
+class Source:
+    """Answers when it is let, with what it is told."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.let = asyncio.Event()
+        self.answer: str | DicomwatchdError = "first"
+
+    async def fetch(self) -> str:
+        self.asked += 1
+        await self.let.wait()
+        if isinstance(self.answer, DicomwatchdError):
+            raise self.answer
+        return self.answer
+
+
+def kept(source: Source, clock: FakeClock, most: int = 3) -> Kept[str]:
+    return Kept(source.fetch, clock, good_seconds=100, rest_seconds=5, most=most)
+
+
+async def turns(number: int = 5) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_all_who_come_meanwhile_get_what_one_has_fetched() -> None:
+    async def test() -> None:
+        source, clock = Source(), FakeClock()
+        found = kept(source, clock)
+        assert found.last is None
+        waiting = [asyncio.create_task(found.current()) for _ in range(3)]
+        await turns()
+        with pytest.raises(Transient):
+            await found.current()  # the fourth is told at once
+        source.let.set()
+        assert await asyncio.gather(*waiting) == ["first"] * 3 and source.asked == 1
+        clock.advance(99)
+        assert await found.current() == "first" and source.asked == 1
+        source.answer = "second"
+        clock.advance(2)
+        assert await found.current() == "second" and source.asked == 2
+
+    run(test)
+
+
+def test_after_a_failure_nobody_asks_for_a_while() -> None:
+    async def test() -> None:
+        source, clock = Source(), FakeClock()
+        found = kept(source, clock)
+        source.let.set()
+        source.answer = Transient("it is away", code="oidc")
+        for seconds in (None, pytest.approx(3, abs=0.5)):
+            with pytest.raises(Transient) as raised:
+                await found.current()
+            assert raised.value.retry_after_seconds == seconds and source.asked == 1
+            clock.advance(2)
+        source.answer = Permanent("it is another one")
+        clock.advance(2)
+        with pytest.raises(Permanent):
+            await found.current()
+        assert source.asked == 2
+        clock.advance(5)
+        source.answer = "first"
+        assert await found.current() == "first"
+
+    run(test)
+
+
+def test_what_is_old_is_known_and_not_handed_out_when_it_cannot_be_fetched_anew() -> None:
+    async def test() -> None:
+        source, clock = Source(), FakeClock()
+        found = kept(source, clock)
+        source.let.set()
+        assert await found.current() == "first"
+        clock.advance(101)
+        source.answer = Transient("it is away")
+        with pytest.raises(Transient):
+            await found.current()
+        assert found.last == "first"
+
+    run(test)
+
+
+def test_whoever_leaves_takes_nothing_from_those_who_wait() -> None:
+    async def test() -> None:
+        source = Source()
+        found = kept(source, FakeClock(), most=2)
+        first, second = (asyncio.create_task(found.current()) for _ in range(2))
+        await turns()
+        first.cancel()
+        await turns()
+        third = asyncio.create_task(found.current())  # in the place of the first
+        await turns()
+        source.let.set()
+        assert [await second, await third] == ["first"] * 2 and source.asked == 1
+
+    run(test)
+
+
+def test_so_many_conversations_and_each_for_so_long() -> None:
+    async def test() -> None:
+        conversations = Conversations(2, 0.05)
+        let = asyncio.Event()
+
+        async def talk() -> None:
+            async with conversations.one():
+                await let.wait()
+
+        first, second = asyncio.create_task(talk()), asyncio.create_task(talk())
+        await turns()
+        with pytest.raises(Transient):
+            await talk()
+        for one in (first, second):
+            with pytest.raises(Transient):
+                await one
+        let.set()
+        await talk()
+
+    run(test)
