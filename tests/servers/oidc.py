@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import tempfile
@@ -48,6 +49,8 @@ class OidcProvider:
         self.port = free_port()
         self.accounts = accounts
         self.certificate, self.host = certificate, host
+        #: The CA of those whom it tells of log-outs.
+        self.trusts: Path | None = None
         self.client = {
             "client_id": CLIENT,
             "client_secret": SECRET,
@@ -86,6 +89,7 @@ class OidcProvider:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                env={**os.environ, **({} if self.trusts is None else {"NODE_EXTRA_CA_CERTS": str(self.trusts)})},
             )
         end = time.monotonic() + seconds
         while not self._listens():

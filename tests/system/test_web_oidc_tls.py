@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -84,18 +85,23 @@ def told(web: WebProcess, provider: OidcProvider, ca_file: Path | None) -> None:
 
 
 def test_a_whole_log_in_over_tls(web: WebProcess, tmp_path: Path) -> None:
+    """All of it: the browser to both, we to the provider, and the provider to us when somebody logs out there."""
     authority = Authority(tmp_path, "hospital")
-    provider = OidcProvider(
-        ACCOUNTS, [f"{web.url}/login/callback"], authority.certificate("good", [HOST, "127.0.0.1"]), HOST
-    )
+    ours = authority.certificate("ours", ["127.0.0.1"])
+    web.settings["tls"] = {"certificate_file": str(ours.cert_file), "key_file": str(ours.key_file)}
+    provider = OidcProvider(ACCOUNTS, [f"{web.url}/login/callback"], authority.certificate("good", [HOST]), HOST)
+    provider.trusts = authority.file
     provider.start()
     try:
         told(web, provider, authority.file)
-        with Browser(web, authority.file) as browser:
+        with Browser(web, authority.file) as browser, Browser(web, authority.file) as nobody:
             assert browser.log_in("mueller", "/viewer?study=1.2.3").headers["location"] == "/viewer?study=1.2.3"
-            assert browser.status() == 404
-            left = browser.http.post(f"{web.url}/logout", headers={"Sec-Fetch-Site": "same-origin"})
-            assert f'href="{provider.issuer}/session/end' in browser.http.get(web.url + left.headers["location"]).text
+            assert "__Host-dicomwatchd" in browser.http.cookies and browser.status() == 404
+            page = nobody.http.get(f"{web.url}/login?left=1").text
+            end = re.search(r'href="([^"]+/session/end[^"]*)"', page)
+            assert end is not None and end[1].startswith(provider.issuer)
+            browser.log_out_at_provider(end[1].replace("&amp;", "&"))
+            web.wait_for("web-logout-by-provider")
             assert browser.status() == 401
     finally:
         provider.stop()

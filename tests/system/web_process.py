@@ -30,7 +30,7 @@ class WebProcess:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.settings.get('tls') else 'http'}://127.0.0.1:{self.port}"
 
     def configure(self, **changed: Any) -> None:
         own = {"listen": f"127.0.0.1:{self.port}", "state": str(self.state)}
