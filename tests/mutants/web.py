@@ -6,12 +6,14 @@ from __future__ import annotations
 _ADMITTED, _PROVIDER = ("tests/unit/test_web_admitted.py",), ("tests/unit/test_web_provider.py",)
 _LOGIN, _SERVING = ("tests/unit/test_web_login.py",), ("tests/unit/test_web_serving.py",)
 _PAGE, _RECORD = ("tests/unit/test_access_page.py",), ("tests/unit/test_web_record.py",)
+_TALKED = ("tests/unit/test_web_conversations.py",)
 _WHOLE = ("tests/unit/test_web_assembled.py",)
 _ANSWERED = ("tests/unit/test_dicomweb_answered.py",)
 
 _ANSWERS, _REQUESTS, _RATES = "web/answers.py", "web/requests.py", "web/rates.py"
 _ADMISSION, _COOKIES, _PAGES = "web/login/admission.py", "web/login/cookies.py", "web/login/pages.py"
 _OIDC, _ASKED = "web/login/oidc.py", "web/login/provider.py"
+_TALKS, _OUTS = "web/login/conversations.py", "web/login/log_outs.py"
 _PROXY, _ROLES, _SESSIONS = "web/login/proxy.py", "web/login/roles.py", "web/login/sessions.py"
 _ACCESS_PAGE, _AUDIT, _PROCESS, _PLACES = "web/access_page.py", "web/audit.py", "web/process.py", "web/serving.py"
 
@@ -131,8 +133,8 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "another site with a session",
             _ADMISSION,
-            "(found.person if found is not None else None), True",
-            "(found.person if found is not None else None), False",
+            "return of_token(token), True",
+            "return of_token(token), False",
             _ADMITTED,
         ),
         (
@@ -189,8 +191,15 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "a session ends with its token",
             _ADMISSION,
-            "not doors.tokens.still_holds(found.token_sha256)",
-            "False",
+            "            doors.sessions.end(value)\n            return None, True\n",
+            "            return found.person, True\n",
+            _ADMITTED,
+        ),
+        (
+            "a session has its token's roles",
+            _ADMISSION,
+            "return of_token(token), True",
+            "return found.person, True",
             _ADMITTED,
         ),
         (
@@ -289,23 +298,41 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "a path of ours after the provider",
             _PAGES,
-            'begun, own_path(request.query_params.get("next", "/"))',
-            'begun, request.query_params.get("next", "/")',
+            'after = _needed(doors), own_path(request.query_params.get("next", "/"))',
+            'after = _needed(doors), request.query_params.get("next", "/")',
             _PROVIDER,
         ),
         ("what stands in the form is text", _PAGES, 'value="{html.escape(after)}"', 'value="{after}"', _ADMITTED),
         # -- the provider
         ("no roles, no session", _PAGES, "if not person.roles:", "if False:", _PROVIDER),
-        ("a log-in that was begun counts once", _PAGES, "        oidc.cookie.take(response)\n", "", _PROVIDER),
-        ("a log-in that failed counts once", _PAGES, "            oidc.cookie.take(refused)\n", "", _PROVIDER),
-        ("a log-in ends", _OIDC, '"after": after}, _LOGIN_SECONDS)', '"after": after}, 1e9)', _PROVIDER),
+        (
+            "a log-in that was begun counts once",
+            _PAGES,
+            "        oidc.forget(request.scope, response, begun)\n        value",
+            "        value",
+            _PROVIDER,
+        ),
+        (
+            "a log-in that failed counts once",
+            _PAGES,
+            "            oidc.forget(request.scope, response, begun)\n",
+            "",
+            _PROVIDER,
+        ),
+        ("a log-in ends", _OIDC, "seal(all_of[:count], _LOGIN_SECONDS)", "seal(all_of[:count], 1e9)", _PROVIDER),
         ("what is sealed is ours", "web/login/signed.py", "if not hmac.compare_digest(mac", "if not (mac", _LOGIN),
-        ("what is sealed ends", "web/login/signed.py", 'if self._clock.now() < found["until"] else None', "", _LOGIN),
+        (
+            "what is sealed ends",
+            "web/login/signed.py",
+            'if self._clock.monotonic() < found["until"] else None',
+            "",
+            _LOGIN,
+        ),
         (
             "the state",
-            _ASKED,
-            'if not hmac.compare_digest(answer.get("state", "").encode(), begun.state.encode()):',
-            "if False:",
+            _OIDC,
+            'if hmac.compare_digest(one["state"].encode(), state.encode("utf-8", "surrogatepass")):',
+            "if True:",
             _PROVIDER,
         ),
         (
@@ -339,7 +366,7 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "endpoints by https",
             _ASKED,
-            "if not all(_is_safe(described.get(one)) for one in _ENDPOINTS):",
+            "if not all(_is_safe(described.get(one)) for one in needed):",
             "if False:",
             _PROVIDER,
         ),
@@ -350,8 +377,64 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             '(parts.scheme == "http")',
             _PROVIDER,
         ),
-        ("a description that is new", _ASKED, " or now - self._described_at > _DESCRIPTION_SECONDS", "", _PROVIDER),
+        ("a description that is new", _TALKS, "- self._fetched_at <= self._good_seconds", ">= 0", _PROVIDER),
         ("a way out by https", _ASKED, " or not _is_safe(end)", "", _PROVIDER),
+        (
+            "who is away has a rest",
+            _TALKS,
+            "(left := self._failed[0] - self._clock.monotonic()) > 0",
+            "(left := 0.0)",
+            _PROVIDER,
+        ),
+        ("one asks for all", _TALKS, "if self._attempt is None:\n            if", "if True:\n            if", _TALKED),
+        ("so many wait", _TALKS, "if self._waiting >= self._most:", "if False:", _TALKED),
+        ("so many at once", _TALKS, "if self._under_way >= self._most:", "if False:", _TALKED),
+        (
+            "no access token in the clear",
+            _ASKED,
+            '_MAY_BE_MISSING = ("userinfo_endpoint",)',
+            "_MAY_BE_MISSING = ()",
+            _PROVIDER,
+        ),
+        # -- the provider's log-outs
+        (
+            "a logout token's type",
+            _OUTS,
+            'if str(header.get("typ", "jwt")).lower() not in _TYPES:',
+            "if False:",
+            _PROVIDER,
+        ),
+        ("a logout token's issuer", _OUTS, 'if claims.get("iss") != self._issuer:', "if False:", _PROVIDER),
+        ("a logout token's client", _OUTS, "if self._client_id not in (", "if False and (", _PROVIDER),
+        (
+            "a logout token's event",
+            _OUTS,
+            "if not isinstance(events, dict) or not isinstance(events.get(EVENT), dict):",
+            "if False:",
+            _PROVIDER,
+        ),
+        ("no ID token logs out", _OUTS, 'if "nonce" in claims:', "if False:", _PROVIDER),
+        ("a logout token of now", _OUTS, "if not now - _LONGEST", "if False and now - _LONGEST", _PROVIDER),
+        ("a logout token that has ended", _OUTS, "if ends + _CLOCK_SKEW_SECONDS <= now:", "if False:", _PROVIDER),
+        ("a logout token of somebody", _OUTS, "if sub is None and sid is None:", "if False:", _PROVIDER),
+        ("a logout token with a jti", _OUTS, "if jti is None:", "if False:", _PROVIDER),
+        ("a logout token once", _OUTS, "if jti in self._seen:", "if False:", _PROVIDER),
+        (
+            "keys for anybody now and then",
+            _ASKED,
+            "if self._keys_asked_at is not None and now - self._keys_asked_at < _KEYS_SECONDS:",
+            "if False:",
+            _PROVIDER,
+        ),
+        ("this person's sessions", _SESSIONS, "if out.sub is not None and out.sub != self.sub:", "if False:", _LOGIN),
+        ("this session alone", _SESSIONS, "return out.sid == self.sid", "return True", _LOGIN),
+        (
+            "a log-out while somebody logs in",
+            _PAGES,
+            "if doors.sessions.was_logged_out(subject, since):",
+            "if False:",
+            _PROVIDER,
+        ),
         # -- the proxy, names, roles
         (
             "the proxy alone",
@@ -383,11 +466,23 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "        if False:\n            return peer",
             _ADMITTED,
         ),
-        ("no person is a token", _ROLES, "if name.startswith(TOKEN):", "if False:", _LOGIN),
+        (
+            "no person is a token",
+            _ROLES,
+            'if normalize("NFKC", name).casefold().startswith(TOKEN):',
+            "if False:",
+            _LOGIN,
+        ),
         ("a name that is seen", _ROLES, " or not name.isprintable()", "", _LOGIN),
         ("a name of some length", _ROLES, " or len(name) > _MOST_CHARACTERS", "", _LOGIN),
         ("a name without blanks around it", _ROLES, " or name != name.strip()", "", _LOGIN),
-        ("groups make roles", _ROLES, "if has & set(wanted))", "if wanted or role)", _LOGIN),
+        (
+            "groups make roles",
+            _ROLES,
+            'if has & {normalize("NFC", one) for one in wanted}',
+            "if wanted or role",
+            _LOGIN,
+        ),
         ("a token is no person", _ROLES, "Person(TOKEN + token.name,", "Person(token.name,", _ADMITTED),
         # -- the record, as the rooms write it
         (
@@ -429,8 +524,8 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ("so many connections", _PLACES, "if self.taken.total() >= self.connections:", "if False:", _SERVING),
         ("so many of one address", _PLACES, " or self.taken[address] >= self.each", "", _SERVING),
         ("the proxy has them all", _PLACES, "if not self.is_proxy(address) and (", "if (", _SERVING),
-        ("unencrypted from the proxy alone", _PLACES, "self.only_the_proxy or ", "", _SERVING),
-        ("a place that was left", _PLACES, "self.taken[address] -= 1", "self.taken[address] -= 0", _SERVING),
+        ("unencrypted from the proxy alone", _PLACES, "self.only_the_proxy\n            or ", "", _SERVING),
+        ("a place that was left", _PLACES, "counter[key] -= 1", "counter[key] -= 0", _SERVING),
         ("TLS of today", "server_tls.py", "ssl.TLSVersion.TLSv1_2", "ssl.TLSVersion.TLSv1", _SERVING),
         ("ciphers of today", "server_tls.py", "    context.set_ciphers(_CIPHERS)\n", "", _SERVING),
         ("one protocol", "web/tls.py", '    context.set_alpn_protocols(["http/1.1"])\n', "", _SERVING),

@@ -3,6 +3,7 @@ pages, requests that are none, and whoever tries too often."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dicomwatchd.access.tokens import TokenFile, Tokens
+from dicomwatchd.access.tokens import FILE_NAME, TokenFile, Tokens
 from dicomwatchd.config.web import Web, WebProxy, WebRoles, WebSessions
 from dicomwatchd.errors import ColdObject, StudyNotFound, Transient
 from dicomwatchd.web.answers import Answers
@@ -283,6 +284,16 @@ def test_a_session_ends_with_its_token(place: Place) -> None:
     assert place.ask(headers=session).text == "token:browser: read"
     TokenFile(place.folder).revoke("browser")
     assert place.ask(headers=session).status == 401
+
+
+def test_a_session_has_the_roles_that_its_token_has_now(place: Place) -> None:
+    session = place.session("read", "administrate")
+    assert place.ask(headers=session).text == "token:browser: administrate read"
+    file = place.folder / FILE_NAME
+    document = json.loads(file.read_text())
+    document["tokens"][0]["roles"] = ["read"]
+    file.write_text(json.dumps(document))
+    assert place.ask(headers=session).text == "token:browser: read"
 
 
 def test_a_log_out_ends_the_session_and_what_the_browser_keeps(place: Place) -> None:

@@ -49,7 +49,7 @@ def test_all_who_come_meanwhile_get_what_one_has_fetched() -> None:
         waiting = [asyncio.create_task(found.current()) for _ in range(3)]
         await turns()
         with pytest.raises(Transient):
-            await found.current()  # the fourth is told at once
+            await asyncio.wait_for(found.current(), 5)  # the fourth is told at once
         source.let.set()
         assert await asyncio.gather(*waiting) == ["first"] * 3 and source.asked == 1
         clock.advance(99)
@@ -117,21 +117,22 @@ def test_whoever_leaves_takes_nothing_from_those_who_wait() -> None:
 
 def test_so_many_conversations_and_each_for_so_long() -> None:
     async def test() -> None:
-        conversations = Conversations(2, 0.05)
+        conversations, short = Conversations(2, 60), Conversations(1, 0.05)
         let = asyncio.Event()
 
-        async def talk() -> None:
-            async with conversations.one():
+        async def talk(within: Conversations) -> None:
+            async with within.one():
                 await let.wait()
 
-        first, second = asyncio.create_task(talk()), asyncio.create_task(talk())
+        first, second = (asyncio.create_task(talk(conversations)) for _ in range(2))
         await turns()
         with pytest.raises(Transient):
-            await talk()
-        for one in (first, second):
+            await asyncio.wait_for(talk(conversations), 5)
+        for _ in range(2):  # who has given up has left
             with pytest.raises(Transient):
-                await one
+                await asyncio.wait_for(talk(short), 30)
         let.set()
-        await talk()
+        await asyncio.gather(first, second, talk(short))
+        await talk(conversations)
 
     run(test)

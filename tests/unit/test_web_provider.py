@@ -25,6 +25,7 @@ from dicomwatchd.web.answers import Answers
 from dicomwatchd.web.login import pages
 from dicomwatchd.web.login.admission import SESSION_COOKIE, Admission, Doors
 from dicomwatchd.web.login.cookies import Cookie
+from dicomwatchd.web.login.log_outs import EVENT, LogOut
 from dicomwatchd.web.login.oidc import COOKIE, Oidc
 from dicomwatchd.web.login.provider import Provider
 from dicomwatchd.web.login.sessions import Sessions
@@ -339,7 +340,11 @@ def test_a_new_log_in_ends_the_session_that_came(site: Site) -> None:
 
 
 def test_who_fails_too_often_waits(site: Site) -> None:
-    assert [site.finish({}, code="x", state="x").status for _ in range(4)] == [401, 401, 401, 429]
+    """And nobody does by coming without a log-in that was begun: any page can have its browsers do so."""
+    assert {site.finish({}, code="x", state="x").status for _ in range(9)} == {401}
+    sent, cookie = site.begin()
+    assert [site.log_in(code="x").status for _ in range(3)] == [401] * 3
+    assert site.finish(cookie, code="the-code", state=sent["state"]).status == 429
     assert asked(site.app, "/login/oidc", headers=PAGE).status == 429
 
 
@@ -352,6 +357,7 @@ def test_who_fails_too_often_waits(site: Site) -> None:
         {"authorization_endpoint": "http://login.example.org/auth"},
         {"token_endpoint": None},
         {"jwks_uri": "file:///etc/passwd"},
+        {"userinfo_endpoint": "http://login.example.org/me"},
     ],
     ids=str,
 )
@@ -371,10 +377,13 @@ def test_its_description_is_read_again_after_an_hour(site: Site) -> None:
 
 
 def test_the_way_out_leads_to_the_provider_and_nowhere_else(site: Site) -> None:
+    assert "/end" not in asked(site.app, "/login?left=1", headers=PAGE).text and not site.liar.asked, "it asks nobody"
+    site.begin()
     page = asked(site.app, "/login?left=1", headers=PAGE)
     assert f'href="{site.liar.issuer}/end?client_id={CLIENT}&amp;post_logout_redirect_uri=' in page.text
     site.clock.advance(3601)
     site.liar.described = {"end_session_endpoint": "javascript:alert(1)"}
+    site.begin()
     assert "javascript" not in asked(site.app, "/login?left=1", headers=PAGE).text
 
 
@@ -382,7 +391,108 @@ def test_its_trouble_is_said(site: Site) -> None:
     site.liar.status = 500
     assert asked(site.app, "/login/oidc", headers=PAGE).status == 503
     site.liar.status = 200
+    assert asked(site.app, "/login/oidc", headers=PAGE).status == 503 and len(site.liar.asked) == 1, "it has a rest"
+    site.clock.advance(5)
     sent, cookie = site.begin()
     site.liar.stop()
     assert site.finish(cookie, code="the-code", state=sent["state"]).status == 503
-    assert len(site.log.events("web-refused")) == 2
+    assert len(site.log.events("web-refused")) == 3
+
+
+def test_two_tabs_log_in(site: Site) -> None:
+    first, cookie = site.begin("/one")
+    challenge, nonce = site.liar.challenge, site.liar.nonce
+    begun = asked(site.app, "/login/oidc?next=/two", headers={**PAGE, **cookie})
+    site.liar.challenge, site.liar.nonce = challenge, nonce
+    both = {"Cookie": begun.headers["set-cookie"].partition(";")[0]}
+    done = site.finish(both, code="the-code", state=first["state"])
+    assert (done.status, done.headers["location"]) == (303, "/one")
+    assert not cookies(done)[0].startswith('dicomwatchd-login="";'), "the other's goes on"
+
+
+def logout_token(site: Site, **changed: Any) -> str:
+    now = int(site.clock.now())
+    said = {
+        "iss": site.liar.issuer,
+        "aud": CLIENT,
+        "sub": "somebody",
+        "iat": now,
+        "exp": now + 120,
+        "jti": "one",
+        "events": {EVENT: {}},
+        **changed,
+    }
+    claims = {name: value for name, value in said.items() if value is not None}
+    header = {"alg": site.liar.algorithm, "kid": "one", "typ": changed.get("typ", "logout+jwt")}
+    return jwt.encode(header, claims, site.liar.signs_with, algorithms=[site.liar.algorithm])
+
+
+def told(site: Site, token: str) -> int:
+    body = f"logout_token={token}".encode()
+    return asked(site.app, "/login/back-channel", method="POST", body=body).status
+
+
+def test_the_provider_logs_somebody_out(site: Site) -> None:
+    value = {"Cookie": cookies(site.log_in())[1].partition(";")[0]}
+    assert told(site, logout_token(site, sub="another")) == 200
+    assert asked(site.app, "/who", headers=value).status == 200
+    assert told(site, logout_token(site, jti="two")) == 200
+    assert asked(site.app, "/who", headers=value).status == 401
+    assert site.log.events("web-logout-by-provider") == [{"session_count": 0}, {"session_count": 1}]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"iss": "https://login.example.org"},
+        {"aud": "another-client"},
+        {"sub": None},
+        {"iat": None},
+        {"iat": 1_700_000_000},
+        {"iat": 4_000_000_000},
+        {"exp": 1_700_000_000},
+        {"jti": None},
+        {"events": None},
+        {"events": {EVENT: None}},
+        {"nonce": "x"},
+        {"typ": "at+jwt"},
+    ],
+    ids=str,
+)
+def test_no_other_token_of_the_provider_logs_anybody_out(site: Site, changed: dict[str, Any]) -> None:
+    site.log_in()
+    assert told(site, logout_token(site, **changed)) == 400
+    assert site.sessions() == 1 and site.log.events("web-login-refused")[0]["reason"] == "log-out"
+
+
+def test_a_logout_token_counts_once_and_by_the_provider_s_key_alone(site: Site) -> None:
+    site.log_in()
+    token = logout_token(site, sub="another")
+    assert [told(site, token) for _ in range(2)] == [200, 400]
+    site.liar.signs_with = site.liar.other
+    assert told(site, logout_token(site)) == 400
+    site.liar.signs_with, site.liar.algorithm = OctKey.import_key(SECRET), "HS256"
+    assert told(site, logout_token(site)) == 400
+    assert site.sessions() == 1
+
+
+def test_keys_that_nobody_knows_are_asked_for_now_and_then(site: Site) -> None:
+    site.log_in()
+    token = logout_token(site).split(".")
+    token[0] = base64.urlsafe_b64encode(b'{"alg":"RS256","kid":"unknown"}').decode().rstrip("=")
+    before = len(site.liar.asked)
+    assert [told(site, ".".join(token)) for _ in range(5)] == [400] * 5 and len(site.liar.asked) == before + 1
+    site.clock.advance(31)
+    assert told(site, ".".join(token)) == 400 and len(site.liar.asked) == before + 2
+
+
+def test_a_log_out_that_comes_while_the_code_is_exchanged_counts(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = Provider.finish
+
+    async def meanwhile(self: Provider, *given: Any) -> Any:
+        known = await finish(self, *given)
+        site.doors.sessions.end_all(LogOut("somebody", None))
+        return known
+
+    monkeypatch.setattr(Provider, "finish", meanwhile)
+    assert site.log_in().status == 401 and site.sessions() == 0

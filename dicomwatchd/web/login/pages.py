@@ -24,6 +24,7 @@ from dicomwatchd.web.login.sessions import Subject
 _MOST_NEXT = 2000
 _RETRY_SECONDS = 10
 _UNKEPT = {"Cache-Control": "no-store"}
+_WRONG_PROVIDER = "The place where you log in is not what it should be. Tell whoever looks after this page."
 _NO_PROVIDER = "The place where you log in does not answer as it should. Try again in a moment."
 _STYLE = """:root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f5f7;color:#1c2430}
@@ -139,8 +140,10 @@ def routes(web: Web, doors: Doors) -> list[Route]:
 
     def provider_fails(after: str, error: DicomwatchdError) -> Response:
         doors.log.warning("web-refused", "a request could not be answered", **error_fields(error))
-        wait = getattr(error, "retry_after_seconds", None) or _RETRY_SECONDS
-        return HTMLResponse(_page(web, after, _NO_PROVIDER), 503, {**_UNKEPT, "Retry-After": str(ceil(wait))})
+        if not isinstance(error, Transient):
+            return HTMLResponse(_page(web, after, _WRONG_PROVIDER), 500, _UNKEPT)
+        wait = {"Retry-After": str(ceil(error.retry_after_seconds or _RETRY_SECONDS))}
+        return HTMLResponse(_page(web, after, _NO_PROVIDER), 503, {**_UNKEPT, **wait})
 
     async def logout(request: Request) -> Response:
         if (value := doors.cookie.of(request.scope)) is not None:

@@ -43,7 +43,7 @@ _CLOCK_SKEW_SECONDS = 60
 _MOST_TOKEN_CHARACTERS = 16 << 10
 #: To be reached by https, or on this machine.
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-_MAY_BE_MISSING = ("userinfo_endpoint", "end_session_endpoint")
+_MAY_BE_MISSING = ("userinfo_endpoint",)
 
 
 class Provider:
@@ -124,7 +124,7 @@ class Provider:
         been logged in by the provider has had it described."""
         app = self._described.last
         end = app.server_metadata.get("end_session_endpoint") if app is not None else None
-        if not isinstance(end, str):
+        if not isinstance(end, str) or not _is_safe(end):
             return None
         asked = urlencode({"client_id": self._settings.client_id, "post_logout_redirect_uri": back})
         return f"{end}{'&' if '?' in end else '?'}{asked}"
