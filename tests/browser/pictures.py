@@ -71,7 +71,9 @@ def _visit(web: WebProcess, root: Path) -> None:
         page.locator("#view").click()
         viewer = Viewer(page, web.url)
         viewer.wait_until_open()
-        page.evaluate("window.cornerstone.getEnabledElements()[0].viewport.setImageIdIndex(45)")
+        shown = "window.cornerstone.getEnabledElements()[0].viewport"
+        page.wait_for_function(f"{shown}.getImageIds?.().length > 45")
+        page.evaluate(f"{shown}.setImageIdIndex(45)")
         page.get_by_text("for investigational use only").wait_for()
         page.wait_for_timeout(3000)
         _keep(page, "viewer.webp")

@@ -239,3 +239,5 @@ def test_progress_and_the_end_of_an_upload_are_announced(browser: Browser, web: 
         page.wait_for_function("document.activeElement.id === 'verdict'")
         assert page.title().startswith("Upload of")
         assert page.locator("#verdict").inner_text() == "Everything is verified in the archive."
+        assert page.locator("#left").inner_text().startswith("Nothing of this upload is left")
+        assert page.locator("#clear").count() == 0

@@ -173,6 +173,13 @@ PAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             f"{SENT}::test_its_words_are_shown_word_for_word_with_the_names_from_where_the_files_come",
         ),
         (
+            "what is held has no tick",
+            UPLOADS,
+            'return "held" if row.result.get("held") else "good"',
+            'return "good"',
+            f"{ATTACKED}::test_what_is_verified_and_held_is_no_reason_to_throw_a_disc_away",
+        ),
+        (
             "frames are counted before they are told",
             "series/pixels.py",
             "    if limit is not None and (said.frames or 0) > limit:",

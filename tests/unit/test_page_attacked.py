@@ -224,6 +224,28 @@ def test_the_headline_does_not_call_everything_safe_when_only_the_images_are(tmp
     assert "2026-03-01" in html[html.index('id="as-of"') :], "it says of when it is"
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_is_verified_and_held_is_no_reason_to_throw_a_disc_away(tmp_path: Path, others: int) -> None:
+    daemon = Daemon()
+    with page(tmp_path, daemon) as client:
+        anna = Browser(client, ANNA)
+        upload = anna.whole({"IM1": b"1", "IM2": b"2"})
+        daemon.result = {
+            **RESULT,
+            "verified": 2 - others,
+            "ignored": others,
+            "not_dicom": others,
+            "deleted": 0,
+            "held": 1,
+        }
+        until(lambda: anna.state(upload)["ended"] is True)
+        html, listed = anna.page(upload), client.get("/uploads", headers=ANNA).text
+    assert 'class="held"' in html and 'class="good"' not in html + listed
+    assert "All DICOM files are verified in the archive, but a study is held." in html
+    assert "What was not archived" not in html and "until an administrator has decided" in html
+    assert "but a study is held" in listed
+
+
 def test_a_person_may_throw_away_what_is_left_and_no_name_stays(tmp_path: Path) -> None:
     """As after an erasure: what the daemon did not archive would name its patient for another thirty days."""
     daemon = Daemon()
