@@ -71,8 +71,8 @@ def _visit(web: WebProcess, root: Path) -> None:
         page.locator("#view").click()
         viewer = Viewer(page, web.url)
         viewer.wait_until_open()
-        shown = "window.cornerstone.getEnabledElements()[0].viewport"
-        page.wait_for_function(f"{shown}.getImageIds?.().length > 45")
+        shown = "window.cornerstone.getEnabledElements()[0]?.viewport"
+        page.wait_for_function(f"() => {shown}?.getImageIds?.().length > 45")
         page.evaluate(f"{shown}.setImageIdIndex(45)")
         page.get_by_text("for investigational use only").wait_for()
         page.wait_for_timeout(3000)

@@ -5,6 +5,7 @@ anything ran, and whether its policy had to forbid it."""
 from __future__ import annotations
 
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, Dialog, Page
 
-from tests.browser.chromium import Visitor
+from tests.browser.chromium import PATIENCE_SECONDS, Visitor
 from tests.browser.people import hand_in, logged_in, verdict_of
 from tests.browser.viewer import Viewer
 from tests.synthetic import Maker, Patient
@@ -154,9 +155,12 @@ def text_only(page: Page) -> None:
 def test_this_file_would_notice_a_script(browser: Browser, web: WebProcess) -> None:
     with logged_in(browser, web, "control", "read", "upload") as someone:
         someone.page.locator("main").evaluate(f"main => main.innerHTML = {SCRIPTS[1]!r}")
-        someone.page.wait_for_function("document.querySelector('main img')?.complete")
+        someone.page.wait_for_function("() => document.querySelector('main img')?.complete")
         assert someone.page.locator(_MADE_OF_TEXT).count() == 1
-        assert "Content Security Policy" in someone.complaints.pop(), "and its policy is a second wall"
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not someone.complaints and time.monotonic() < end:
+            someone.page.wait_for_timeout(50)
+        assert "Content Security Policy" in someone.complaints[0], "and its policy is a second wall"
         someone.complaints.clear()
 
 

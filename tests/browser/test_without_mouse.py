@@ -236,7 +236,7 @@ def test_progress_and_the_end_of_an_upload_are_announced(browser: Browser, web: 
         assert any("of 4 files sent" in one and one.startswith("status:") for one in heard), heard
         assert any(one.startswith("alert: The connection is interrupted") for one in heard), heard
         assert any(one.startswith("status: All files are sent.") for one in heard), heard
-        page.wait_for_function("document.activeElement.id === 'verdict'")
+        expect(page.locator("#verdict")).to_be_focused(timeout=PATIENCE_SECONDS * 1000)
         assert page.title().startswith("Upload of")
         assert page.locator("#verdict").inner_text() == "Everything is verified in the archive."
         assert page.locator("#left").inner_text().startswith("Nothing of this upload is left")
