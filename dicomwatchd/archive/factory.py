@@ -46,18 +46,20 @@ def open_store(
     budget: ByteBudget | None = None,
     session: Session | None = None,
     uplink: Uplink | None = None,
+    from_memory: bool = False,
 ) -> ObjectStore:
     """The store that the settings name; whether it is there is for its `check` to say.
 
     ``connections`` is how many threads will use it at once. ``stopping`` is asked in the middle of long uploads,
     which then raise Stopping; ``budget`` is how much of files may be in memory at once, ``uplink`` how fast they may
-    be sent. Raises Fatal where the settings cannot work at all.
+    be sent. ``from_memory``: what is read proves nothing, and a folder's files may come out of the kernel's memory.
+    Raises Fatal where the settings cannot work at all.
     """
     match settings:
         case DirectorySettings():
             from dicomwatchd.archive.stores.directory.store import DirectoryStore
 
-            return DirectoryStore(settings, stopping=stopping, uplink=uplink)
+            return DirectoryStore(settings, stopping=stopping, uplink=uplink, from_memory=from_memory)
         case S3Settings():
             from dicomwatchd.archive.stores.s3.store import S3Store
 
@@ -97,15 +99,16 @@ def open_sites(settings: CatalogueSettings, *, session: Session | None = None) -
 
 @contextmanager
 def opened(
-    store: StoreSettings, catalogue: CatalogueSettings | None, *, connections: int
+    store: StoreSettings, catalogue: CatalogueSettings | None, *, connections: int, from_memory: bool = False
 ) -> Iterator[tuple[ObjectStore, Catalogue | None]]:
-    """Both for as long as they are read. The store is there and usable, the catalogue may not be.
+    """Both for as long as they are read. The store is there and usable, the catalogue may not be. ``from_memory`` as
+    for `open_store`.
 
     Raises Fatal, NotInitialised, ArchiveRefused, OutOfReach.
     """
     session = aws_session(store, catalogue)
     with ExitStack() as stack:
-        opened_store = open_store(store, connections=connections, session=session)
+        opened_store = open_store(store, connections=connections, session=session, from_memory=from_memory)
         stack.callback(opened_store.close)
         opened_store.check()
         opened_catalogue = None

@@ -123,7 +123,7 @@ class SeriesReader:
             known = self._studies.get(study)
             if known is not None:
                 self._studies.move_to_end(study)
-        if known is not None and now - known.looked_at < self._current_seconds:
+        if known is not None and self._is_current(known, now):
             return known.found
         listing = self._listing(study)
         if known is None or known.listing != listing or not listing:
@@ -137,6 +137,15 @@ class SeriesReader:
             while len(self._studies) > _STUDIES_KEPT:
                 self._studies.popitem(last=False)
         return known.found
+
+    def study_at_hand(self, study_uid: Uid) -> Found | None:
+        """The same, where it was looked at just now; asks nobody."""
+        with self._lock:
+            known = self._studies.get(study_uid)
+        return known.found if known is not None and self._is_current(known, self._monotonic()) else None
+
+    def _is_current(self, known: _Known, now: float) -> bool:
+        return now - known.looked_at < self._current_seconds
 
     def _listing(self, study: Uid) -> tuple[tuple[str, str | None, int], ...]:
         def shown(one: StoredObject) -> tuple[str, str | None, int]:

@@ -175,7 +175,9 @@ class Process:
     def _parts(self, stack: ExitStack, record: AccessRecord) -> Parts:
         """Raises DicomwatchdError."""
         archive = self._config.archive
-        store, catalogue = stack.enter_context(factory.opened(archive.store, archive.catalogue, connections=THREADS))
+        store, catalogue = stack.enter_context(
+            factory.opened(archive.store, archive.catalogue, connections=THREADS, from_memory=True)
+        )
         assert catalogue is not None  # noqa: S101  a configuration has one
         threads = stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix="archive"))
         pictures = stack.enter_context(ThreadPoolExecutor(PICTURES, thread_name_prefix="pictures"))

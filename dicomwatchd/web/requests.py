@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -16,6 +17,7 @@ _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 #: Twice in one request, two programs could take either of them.
 _ONCE = ("host", "authorization", "origin", "sec-fetch-site", "content-type")
 _MOST_PATH_BYTES = 2048
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _MOST_QUERY_BYTES = 8192
 
 
@@ -57,7 +59,7 @@ class Sound:
 
 def _is_plain(path: str, raw_path: bytes) -> bool:
     """No segment that leads up, nothing that another program would read in another way."""
-    if not path.startswith("/") or path.startswith("//") or "\\" in path or any(ord(one) < 32 for one in path):
+    if not path.startswith("/") or path.startswith("//") or "\\" in path or _CONTROL.search(path):
         return False
     lowered = raw_path.lower()
     if b"%2f" in lowered or b"%5c" in lowered or b"%00" in lowered:

@@ -225,6 +225,17 @@ def test_what_is_current_costs_one_listing(shelf: Shelf) -> None:
     assert shelf.store.reads == []
 
 
+def test_what_is_at_hand_asks_nobody(shelf: Shelf) -> None:
+    now = [0.0]
+    reader = SeriesReader(shelf.store, None, current_seconds=10.0, monotonic=lambda: now[0])
+    assert reader.study_at_hand(shelf.study) is None
+    found = reader.study(shelf.study)
+    shelf.store.fault = CredentialsRefused("nobody is to be asked")
+    assert reader.study_at_hand(shelf.study) is found
+    now[0] = 10.0
+    assert reader.study_at_hand(shelf.study) is None
+
+
 def test_many_ask_at_once_and_it_is_derived_once(shelf: Shelf) -> None:
     reader = shelf.reader(writes=True)
     found = []

@@ -61,7 +61,9 @@ class Archive:
 
     async def study(self, request: Request) -> HeldStudy:
         """Raises InvalidUid, StudyNotFound, StudyErased."""
-        return await self.work.call(self.reader.study, Uid(request.path_params["study"]))
+        study_uid = Uid(request.path_params["study"])
+        known = self.reader.study_at_hand(study_uid)
+        return known if known is not None else await self.work.call(self.reader.study, study_uid)
 
     def recorded(
         self, request: Request, action: str, study_uid: Uid, chunks: Callable[[], Iterator[bytes]]

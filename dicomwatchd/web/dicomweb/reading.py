@@ -57,6 +57,13 @@ class ArchiveReader:
         """As the archive has it now, or had it a few seconds ago."""
         return self._look(study_uid).study
 
+    def study_at_hand(self, study_uid: Uid) -> HeldStudy | None:
+        """The same, where it was looked at just now: no thread has to wait for that."""
+        found = self._series.study_at_hand(study_uid)
+        with self._lock:
+            seen = self._seen.get(study_uid)
+        return seen.study if found is not None and seen is not None and seen.found is found else None
+
     def headers(
         self, study: HeldStudy, instances: Sequence[HeldInstance]
     ) -> tuple[list[Header], dict[HeldInstance, DicomwatchdError]]:

@@ -4,6 +4,7 @@ temporary file, until its last byte has gone. Whoever reads slowly keeps his, so
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -54,6 +55,7 @@ class Room:
     def __init__(self, most: Held, free_bytes: Callable[[], int], wait_seconds: float) -> None:
         """``free_bytes`` says how much is free where temporary files lie."""
         self._most, self._free_bytes, self._wait_seconds = most, free_bytes, wait_seconds
+        self._lock = threading.Lock()
         self._taken = _Taken()
         self._waiting: dict[asyncio.Future[None], None] = {}
 
@@ -61,18 +63,40 @@ class Room:
         """Raises NoRoom after a while."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._wait_seconds
-        while not self._fits(person, wanted):
+        while (turn := self._turn(loop, person, wanted)) is not None:
             left = until - loop.time()
-            if left <= 0:
-                raise NoRoom("too much is being fetched just now", retry_after_seconds=_RETRY_AFTER_SECONDS)
-            turn: asyncio.Future[None] = loop.create_future()
-            self._waiting[turn] = None
             try:
+                if left <= 0:
+                    raise NoRoom("too much is being fetched just now", retry_after_seconds=_RETRY_AFTER_SECONDS)
                 await asyncio.wait([turn], timeout=left)
             finally:
-                self._waiting.pop(turn, None)
-        self._taken.change(person, wanted, +1)
-        return Place(lambda: self._give_back(loop, person, wanted))
+                with self._lock:
+                    self._waiting.pop(turn, None)
+
+        def give_back() -> None:
+            with self._lock:
+                self._taken.change(person, wanted, -1)
+                has_waiting = bool(self._waiting)
+            if has_waiting:  # the loop is woken for nobody: each frame is a place that comes back
+                _soon(loop, self._wake)
+
+        return Place(give_back, lambda: _soon(loop, give_back))
+
+    def _turn(self, loop: asyncio.AbstractEventLoop, person: str, wanted: Held) -> asyncio.Future[None] | None:
+        """None where it is taken now, otherwise what ends when there may be room."""
+        with self._lock:
+            if self._fits(person, wanted):
+                self._taken.change(person, wanted, +1)
+                return None
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting[turn] = None
+            return turn
+
+    def _wake(self) -> None:
+        with self._lock:
+            turns = [turn for turn in self._waiting if not turn.done()]
+        for turn in turns:
+            turn.set_result(None)
 
     def _fits(self, person: str, wanted: Held) -> bool:
         most, taken = self._most, self._taken
@@ -89,15 +113,10 @@ class Room:
         free = self._free_bytes()
         return wanted <= free and (not taken or 2 * (taken + wanted) <= free + taken)
 
-    def _give_back(self, loop: asyncio.AbstractEventLoop, person: str, held: Held) -> None:
-        def given() -> None:
-            self._taken.change(person, held, -1)
-            for turn in self._waiting:
-                if not turn.done():
-                    turn.set_result(None)
 
-        with suppress(RuntimeError):  # the loop has ended, and everything with it
-            loop.call_soon_threadsafe(given)
+def _soon(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop has ended, and everything with it
+        loop.call_soon_threadsafe(function)
 
 
 def _has_room(wanted: int, taken: int, own: int, most: int) -> bool:
@@ -107,18 +126,21 @@ def _has_room(wanted: int, taken: int, own: int, most: int) -> bool:
 
 
 class Place:
-    """Given back once, when it is asked for or when nobody has it any more."""
+    """Given back once, when it is asked for or when nobody has it any more. ``give_back_later`` takes no lock: what is
+    lost may be found so in the middle of anything."""
 
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
+    def __init__(self, give_back: Callable[[], None], give_back_later: Callable[[], None]) -> None:
+        self._is_taken = True
+        self._give_back, self._give_back_later = give_back, give_back_later
 
     def give_back(self) -> None:
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
+        if self._is_taken:
+            self._is_taken = False
+            self._give_back()
 
     def __del__(self) -> None:
-        self.give_back()
+        if self._is_taken:
+            self._give_back_later()
 
     def until_taken(self, chunks: Generator[bytes, None, None]) -> Iterator[bytes]:
         """The chunks. It is given back behind the last of them, or when they are closed."""

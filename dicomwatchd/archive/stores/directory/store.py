@@ -78,8 +78,11 @@ class DirectoryStore:
         clock: Clock | None = None,
         random_name: Callable[[], str] = secrets.token_hex,
         uplink: Uplink | None = None,
+        from_memory: bool = False,
     ) -> None:
-        self._root = settings.path
+        """``from_memory``: what is read may be what the kernel has in memory, and not what is on the device: for
+        whoever looks at images, and proves nothing by it."""
+        self._root, self._from_memory = settings.path, from_memory
         self._stopping = stopping
         self._uplink = uplink
         self._clock = clock or SystemClock()
@@ -186,7 +189,8 @@ class DirectoryStore:
         buffer: memoryview | None = None,
         checksum: Callable[[str], None] | None = None,  # noqa: ARG002  files have none
     ) -> Iterator[Chunk]:
-        """Out of the device, as far as the kernel can be told to forget what it has in memory."""
+        """Out of the device, as far as the kernel can be told to forget what it has in memory, unless that may be
+        read."""
         folder, name = _split(key)
         with self._archive() as root_fd, _at_work("read"):
             try:
@@ -194,7 +198,8 @@ class DirectoryStore:
                     localfiles.directory(root_fd, folder) as folder_fd,
                     localfiles.regular_file(folder_fd, name) as fd,
                 ):
-                    os.posix_fadvise(fd, offset_bytes, length_bytes or 0, os.POSIX_FADV_DONTNEED)
+                    if not self._from_memory:
+                        os.posix_fadvise(fd, offset_bytes, length_bytes or 0, os.POSIX_FADV_DONTNEED)
                     left = sys.maxsize if length_bytes is None else length_bytes
                     while chunk := files.read_at(fd, offset_bytes, min(left, CHUNK_BYTES), buffer):
                         offset_bytes += len(chunk)
