@@ -361,8 +361,8 @@ DICOMWEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "given back once",
             "room",
-            "give_back, self._give_back = self._give_back, None",
-            "give_back = self._give_back",
+            "            self._is_taken = False\n            self._give_back()",
+            "            self._give_back()",
             _ROOM,
         ),
         (

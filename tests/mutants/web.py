@@ -87,7 +87,7 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ("a short query", _REQUESTS, ' or len(scope["query_string"]) > _MOST_QUERY_BYTES', "", _ADMITTED),
         ("one slash", _REQUESTS, ' or path.startswith("//")', "", _ADMITTED),
         ("no backslash", _REQUESTS, ' or "\\\\" in path', "", _ADMITTED),
-        ("nothing that is not seen", _REQUESTS, " or any(ord(one) < 32 for one in path)", "", _ADMITTED),
+        ("nothing that is not seen", _REQUESTS, " or _CONTROL.search(path)", "", _ADMITTED),
         ("no slash in disguise", _REQUESTS, 'b"%2f" in lowered or ', "", _ADMITTED),
         ("no way up", _REQUESTS, 'return not {".", ".."} & set(path.split("/"))', "return True", _ADMITTED),
         ("a body of so many bytes", _REQUESTS, "if received > scope", "if False and scope", _ADMITTED),
