@@ -46,6 +46,7 @@ class Answers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        scope["app"] = self  # so that routes leave to us what is said of a method that they do not have
         began, status, sent_bytes = self._clock.monotonic(), 0, 0
 
         async def answering(message: Message) -> None:

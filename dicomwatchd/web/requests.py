@@ -16,8 +16,9 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 #: Twice in one request, two programs could take either of them.
 _ONCE = ("host", "authorization", "origin", "sec-fetch-site", "content-type")
-_MOST_PATH_BYTES = 2048
 _CONTROL = re.compile(r"[\x00-\x1f]")
+#: The longest is of a thousand frames, each by its number.
+_MOST_PATH_BYTES = 8192
 _MOST_QUERY_BYTES = 8192
 
 

@@ -58,6 +58,30 @@ def test_dicomweb_client_with_a_token(archived: tuple[WebProcess, list[Made]]) -
     assert '"dicomweb-files"' in logged and uid not in logged and "DOE" not in logged
 
 
+def test_a_thousand_frames_in_one_request(archived: tuple[WebProcess, list[Made]]) -> None:
+    """As many as there may be, each by its number: the address is long, and no layer before DICOMweb refuses it."""
+    web, _ = archived
+    site = web.site
+    clip = Maker(seed=23).us_multiframe(site.inbox / "long", frames=1000, rows=4, columns=4, compressed=False)[0]
+    pixels = pydicom.dcmread(clip.path).PixelData
+    assert site.once() == 0
+    headers = {"Authorization": f"Bearer {web.token('frames', 'read')}"}
+    client = DICOMwebClient(f"{web.url}/dicom-web", headers=headers)
+    numbers = [*range(1, 1001)]
+    frames = client.retrieve_instance_frames(clip.study_uid, clip.series_uid, clip.sop_instance_uid, numbers)
+    assert len(frames) == 1000 and b"".join(frames) == pixels
+    with web.client(web.token("too-many", "read")) as asking:
+        place = f"/dicom-web/studies/{clip.study_uid}/series/{clip.series_uid}/instances/{clip.sop_instance_uid}"
+        refused = asking.get(f"{place}/frames/{','.join(map(str, range(1, 1002)))}")
+        assert (refused.status_code, refused.json()["error"]) == (413, "too-much")
+        alone = asking.get(f"{place}/bulkdata/7FE00010", headers={"Accept": "application/octet-stream"})
+        assert alone.status_code == 200 and alone.content == pixels, "what is one value is to be had alone"
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            refused = asking.request(method, "/dicom-web/studies")
+            assert (refused.status_code, refused.json()["error"]) == (405, "method-not-allowed")
+            assert set(refused.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+
+
 def test_orthanc_pulls_a_study(archived: tuple[WebProcess, list[Made]], tmp_path: Path) -> None:
     """Its plug-in finds the study, asks for it, and has the very bytes afterwards."""
     web, made = archived

@@ -127,6 +127,16 @@ def test_what_is_not_on_record_is_said_and_not_taken_for_a_condition() -> None:
     assert uids(studies(FORTY, ("StudyInstanceUID", "1.2.7"), ("PatientID", "P9"))) == []
 
 
+def test_what_is_counted_can_be_searched_by() -> None:
+    """An answer has these numbers: a condition on them neither drops out nor finds nothing."""
+    assert uids(studies(FORTY, ("NumberOfStudyRelatedInstances", "6"), ("PatientID", "P7"))) == ["1.2.7"]
+    assert uids(studies(FORTY, ("NumberOfStudyRelatedSeries", "2"), ("00100020", "P7"))) == ["1.2.7"]
+    assert uids(studies(FORTY, ("NumberOfStudyRelatedInstances", "5"))) == []
+    found = FORTY.series(Uid("1.2.7"), parse([("NumberOfStudyRelatedSeries", "2")]), lambda: False)
+    assert len(found.results) == 2
+    assert FORTY.series(Uid("1.2.7"), parse([("NumberOfStudyRelatedSeries", "3")]), lambda: False).results == []
+
+
 def test_each_patient_and_order_finds_the_study_and_is_the_one_shown() -> None:
     two = record(
         1,

@@ -37,6 +37,8 @@ _FARTHEST_OFFSET = _LOOKED_AT
 _OF_PATIENT = frozenset(
     {matching.PATIENT_NAME, matching.PATIENT_ID, matching.ISSUER, matching.BIRTH_DATE, matching.SEX}
 )
+#: Number of Study Related Series, and Instances.
+_COUNTS = frozenset({"00201206", "00201208"})
 _OF_ORDER = frozenset({matching.ACCESSION_NUMBER, matching.STUDY_ID})
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _RETRIEVE_URL = "00081190"
@@ -127,9 +129,18 @@ class Searcher:
             if number == most:
                 answer.warn(NOT_ALL_LOOKED_AT)
                 return
-            attributes = as_asked(record, conditions)
+            attributes = self._as_asked(record, conditions)
             if attributes is not None:
                 yield record, attributes
+
+    def _as_asked(self, record: StudyRecord, conditions: Iterable[Condition]) -> DicomJson | None:
+        """As the function; numbers of series and instances are counted only for whoever asks for them."""
+        conditions = list(conditions)
+        of_counts = [one for one in conditions if one.tag in _COUNTS]
+        attributes = as_asked(record, [one for one in conditions if one.tag not in _COUNTS])
+        if attributes is None or not of_counts:
+            return attributes
+        return attributes if matching.all_match(of_counts, self._with_counts(record, attributes)) else None
 
     def _candidates(self, search: Search) -> Iterator[StudyRecord]:
         uids = search.uids(matching.STUDY_INSTANCE_UID)
@@ -174,7 +185,7 @@ class Searcher:
                 # The reader knows whether it was erased.
                 self._reader.study(study_uid)
                 raise StudyNotFound("the study is not in the catalogue")
-            attributes = as_asked(record, conditions)
+            attributes = self._as_asked(record, conditions)
             if attributes is not None:
                 yield record, attributes
             return

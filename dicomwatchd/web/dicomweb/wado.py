@@ -195,7 +195,8 @@ class Retrieval:
         study, _, [instance] = await self._named(request)
         is_pixels = path == _PIXEL_DATA
         if is_pixels:
-            choice = self._choice_of_frames(ranges, instance, may_be_single=False)
+            is_one_value = negotiation.is_native(instance.transfer_syntax_uid)
+            choice = self._choice_of_frames(ranges, instance, may_be_single=is_one_value)
         else:
             choice = negotiation.choose_stored(ranges, [negotiation.OCTETS], [], may_be_single=True)
         etag = _etag("bulk", choice.media_type, choice.is_multipart, instance.sha256, path)
