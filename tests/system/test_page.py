@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +21,7 @@ from tests.synthetic import Maker, Patient
 from tests.system.site import Site
 from tests.system.web_process import WebProcess
 from tests.unit.test_send import storescp
+from tests.unit.test_viewer_files import make as make_viewer
 
 SECONDS = 120
 
@@ -33,8 +35,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def page_of(site: Site) -> Iterator[WebProcess]:
-    web = WebProcess(site)
+def page_of(site: Site, **settings: Any) -> Iterator[WebProcess]:
+    web = WebProcess(site, **settings)
     web.start()
     try:
         yield web
@@ -118,6 +120,10 @@ def test_search_and_the_study(site: Site) -> None:
             found = client.post("/search", data={"name": "meier", "born": "1.1.1970"})
             assert found.status_code == 200 and f"/studies/{study}" in found.text and "MEIER, ROSA" in found.text
             assert "meier" not in str(found.url).lower() and looked(web) == []
+            for beginning in ("mei", "meier, r", "m*er"):
+                found = client.post("/search", data={"name": beginning})
+                assert f"/studies/{study}" in found.text, f"the beginning is enough: {beginning}"
+            assert f"/studies/{study}" not in client.post("/search", data={"name": "eier"}).text
         with person(web, "anna", "read") as client:
             page = client.get(f"/studies/{study}")
             assert page.status_code == 200 and looked(web) == [("token:anna", "page", study)]
@@ -134,6 +140,27 @@ def test_search_and_the_study(site: Site) -> None:
             assert client.post("/search", data={}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
         with person(web, "otto", "upload") as client:
             assert client.get(f"/studies/{study}").status_code == 403
+    assert site.stop() == 0
+
+
+def test_a_study_of_two_patients_is_not_offered_to_be_viewed(site: Site) -> None:
+    """A viewer would write one name over the images of both; each of them is named, as people write names and dates."""
+    for number, patient in enumerate((Patient(), Patient("ROE^JOHN", "P2", "19510213", "M")), 1):
+        folder = site.inbox / f"two{number}"
+        made = Maker(seed=6, patient=patient).ct_series(folder, slices=2, study=0, series=number, rows=16, columns=16)
+    site.start()
+    site.wait_for(lambda: bool(site.ctl_json("attention", check=False)["held"]), SECONDS, "the study to be held")
+    study = made[0].study_uid
+    with page_of(site, viewer=str(make_viewer(site.root / "viewer"))) as web:
+        for language, sentence, born in (
+            ("en", "The viewer shows none of these images", "1951-02-13"),
+            ("de", "Der Betrachter zeigt keines dieser Bilder", "13.02.1951"),
+        ):
+            with person(web, "anna", "read", language=language) as client:
+                page = client.get(f"/studies/{study}").text
+                assert sentence in text_of(page) and 'id="view"' not in page
+                assert f"ROE, JOHN, P2 (GH), {born}" in text_of(page)
+                assert client.get("/dicom-web/studies", headers={"Accept": "*/*"}).status_code == 200
     assert site.stop() == 0
 
 

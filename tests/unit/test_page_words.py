@@ -115,7 +115,7 @@ def test_what_was_typed_becomes_a_query() -> None:
         {"name": " meier ", "born": "24.12.47", "from": "1.1.25", "modality": "ct", "incomplete": "1"}, "de", TODAY
     )
     assert query is not None and problems == {}
-    assert (query.name, query.birth_date, query.date_from, query.date_to) == ("meier", "19471224", "20250101", "")
+    assert (query.name, query.birth_date, query.date_from, query.date_to) == ("meier*", "19471224", "20250101", "")
     assert (query.modality, query.is_incomplete, query.patient_id) == ("CT", True, None)
     assert query_of({"born": "gestern", "from": "2.1.25", "to": "x"}, "de", TODAY) == (
         None,

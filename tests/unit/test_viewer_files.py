@@ -132,7 +132,14 @@ def test_wasm_is_called_so(address: str) -> None:
     assert ask(address, f"/{DECODER}")[1]["content-type"] == "application/wasm"
 
 
-@pytest.mark.parametrize("path", ["/viewer", "/viewer?StudyInstanceUIDs=1.2.3", "/viewer/dicomweb?StudyInstanceUIDs=1"])
+def test_without_a_study_it_leads_to_the_search(address: str) -> None:
+    status, headers, _ = ask(address, "/viewer")
+    assert (status, headers["location"]) == (303, "/")
+
+
+@pytest.mark.parametrize(
+    "path", ["/viewer/?StudyInstanceUIDs=1", "/viewer?StudyInstanceUIDs=1.2.3", "/viewer/dicomweb?StudyInstanceUIDs=1"]
+)
 def test_a_link_into_the_viewer_is_its_page_under_a_strict_policy(address: str, path: str) -> None:
     status, headers, body = ask(address, path)
     assert (status, body) == (200, PAGE)
@@ -163,11 +170,11 @@ def test_the_viewer_is_where_the_configuration_says_or_nowhere(tmp_path: Path, m
 
 def test_a_worker_alone_may_make_functions_of_text(address: str) -> None:
     assert "'unsafe-eval'" in ask(address, f"/{HASHED}")[1]["content-security-policy"]
-    assert "unsafe-eval" not in ask(address, "/viewer")[1]["content-security-policy"]
+    assert "unsafe-eval" not in ask(address, "/viewer?StudyInstanceUIDs=1")[1]["content-security-policy"]
 
 
 def test_no_address_of_another_host_stands_in_any_policy(address: str) -> None:
-    for path in ("/viewer", f"/{HASHED}", "/app-config.js"):
+    for path in ("/viewer?StudyInstanceUIDs=1", f"/{HASHED}", "/app-config.js"):
         policy = ask(address, path)[1]["content-security-policy"]
         assert "http" not in policy and "*" not in policy and "//" not in policy
 

@@ -86,7 +86,7 @@ def query_of(given: Mapping[str, str], language: str, today: date) -> tuple[Quer
     modality = text("modality")
     return Query(
         patient_id=text("id"),
-        name=text("name"),
+        name=_beginning(text("name")),
         birth_date=days["born"] or None,
         accession_number=text("accession"),
         date_from=days["from"],
@@ -95,6 +95,11 @@ def query_of(given: Mapping[str, str], language: str, today: date) -> tuple[Quer
         description=text("description"),
         is_incomplete=bool(given.get("incomplete")),
     ), {}
+
+
+def _beginning(name: str | None) -> str | None:
+    """A name, or the beginning of one, with wildcards or without: whatever it goes on with is found."""
+    return name if name is None else name.rstrip("*") + "*"
 
 
 @dataclass(frozen=True, slots=True)

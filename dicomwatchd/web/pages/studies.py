@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -125,6 +126,12 @@ def _of_record(record: StudyRecord | None) -> dict[str, Any]:
     }
 
 
+def _held(patient: Mapping[str, object]) -> tuple[str, str, str]:
+    """Name, ID with who has given it, birth date: of a patient whom a held study names."""
+    name, number, issuer, born = (str(patient.get(one) or "") for one in ("name", "patient_id", "issuer", "birth_date"))
+    return person_name(name), f"{number} ({issuer})" if number and issuer else number, born
+
+
 def _of_local(facts: Facts) -> dict[str, Any]:
     local = facts.local or {}
     return {
@@ -132,4 +139,5 @@ def _of_local(facts: Facts) -> dict[str, Any]:
         "local_reason": local.get("reason") or "",
         "local_kept": local.get("kept") or [],
         "cold": [one for one in facts.storage if one.is_cold],
+        "holds": [(hold, [_held(one) for one in hold.get("patients") or []]) for hold in facts.holds],
     }

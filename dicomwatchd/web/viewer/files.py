@@ -11,7 +11,7 @@ from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
@@ -72,6 +72,8 @@ def routes(folder: Path, language_of: Callable[[Request], str]) -> list[BaseRout
 
     @needs(Role.READ)
     async def viewer(request: Request) -> Response:
+        if request.url.path == PAGES and not request.url.query:
+            return RedirectResponse("/", 303)  # without a study it would stay black
         return page.answer(request.headers)
 
     return [
