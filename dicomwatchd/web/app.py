@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dicomwatchd.access.record import AccessRecord
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.telemetry.fields import error_fields
-from dicomwatchd.web import access_page, dicomweb, pages, viewer
+from dicomwatchd.web import dicomweb, pages, viewer
 from dicomwatchd.web.answers import Answers
 from dicomwatchd.web.login import pages as login_pages
 from dicomwatchd.web.login.admission import Admission, Doors
@@ -29,9 +29,8 @@ def assemble(parts: Parts, doors: Doors, record: AccessRecord, stack: ExitStack)
     routes: list[BaseRoute] = [
         Route("/health", _health, methods=["GET"]),
         *login_pages.routes(web, doors),
-        *access_page.routes(record),
         *_dicomweb(parts),
-        *_pages(parts, stack, has_viewer=bool(viewing)),
+        *_pages(parts, record, stack, has_viewer=bool(viewing)),
         *viewing,
     ]
     app: ASGIApp = Router(routes, redirect_slashes=False, default=_nothing)
@@ -56,8 +55,8 @@ def _dicomweb(parts: Parts) -> list[BaseRoute]:
     )
 
 
-def _pages(parts: Parts, stack: ExitStack, *, has_viewer: bool) -> list[BaseRoute]:
-    return stack.enter_context(pages.opened(pages.parts_of(parts, has_viewer=has_viewer)))
+def _pages(parts: Parts, record: AccessRecord, stack: ExitStack, *, has_viewer: bool) -> list[BaseRoute]:
+    return stack.enter_context(pages.opened(pages.parts_of(parts, record, has_viewer=has_viewer)))
 
 
 def _viewer(parts: Parts) -> list[BaseRoute]:

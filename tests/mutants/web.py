@@ -15,7 +15,7 @@ _ADMISSION, _COOKIES, _PAGES = "web/login/admission.py", "web/login/cookies.py",
 _OIDC, _ASKED = "web/login/oidc.py", "web/login/provider.py"
 _TALKS, _OUTS = "web/login/conversations.py", "web/login/log_outs.py"
 _PROXY, _ROLES, _SESSIONS = "web/login/proxy.py", "web/login/roles.py", "web/login/sessions.py"
-_ACCESS_PAGE, _AUDIT, _PROCESS, _PLACES = "web/access_page.py", "web/audit.py", "web/process.py", "web/serving.py"
+_ACCESS_PAGE, _AUDIT, _PROCESS, _PLACES = "web/pages/access.py", "web/audit.py", "web/process.py", "web/serving.py"
 
 WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
     (f"web: {name}", file, old, new, tests)
@@ -503,15 +503,20 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             _RECORD,
         ),
         ("so many views are remembered", _AUDIT, "while len(self._seen) > _MOST_VIEWS:", "while False:", _RECORD),
-        ("the record is for who administrates", _ACCESS_PAGE, "@needs(Role.ADMINISTRATE)", "@needs(Role.READ)", _PAGE),
         (
-            "a name in the record is text",
+            "the record is for who administrates",
             _ACCESS_PAGE,
-            "<td>{html.escape(one.person)}</td>",
-            "<td>{one.person}</td>",
+            "request, Role.ADMINISTRATE",
+            "request, Role.READ",
             _PAGE,
         ),
-        ("what is searched for is text", _ACCESS_PAGE, "{name: html.escape(value) for", "{name: value for", _PAGE),
+        (
+            "a name in the record is text",
+            "web/pages/rendering.py",
+            "autoescape=True",
+            "autoescape=False",
+            _PAGE,
+        ),
         (
             "no name in an address",
             _ACCESS_PAGE,
@@ -519,7 +524,7 @@ WEB: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             'if request.method == "POST" else dict(request.query_params)',
             _PAGE,
         ),
-        ("a day to its end", _ACCESS_PAGE, "until + _DAY_SECONDS", "until", _PAGE),
+        ("a day to its end", _ACCESS_PAGE, '("to", 1)', '("to", 0)', _PAGE),
         # -- connections
         ("so many connections", _PLACES, "if self.taken.total() >= self.connections:", "if False:", _SERVING),
         ("so many of one address", _PLACES, " or self.taken[address] >= self.each", "", _SERVING),

@@ -544,6 +544,21 @@ def test_one_address_does_not_take_all_places(behind: WebProcess) -> None:
     raise AssertionError("the places are not given back")
 
 
+def test_who_asks_too_often_waits_and_others_do_not(tmp_path: Path) -> None:
+    """Each person has his own share, whatever the address; what is refused reads nothing of the archive."""
+    web = WebProcess(site_with_archive(tmp_path), limits={"requests_each_minute": 60})
+    web.start()
+    try:
+        with web.client(web.token("hasty", "read")) as hasty, web.client(web.token("other", "read")) as other:
+            seen = [hasty.get("/dicom-web/studies").status_code for _ in range(70)]
+            assert set(seen[:60]) == {204} and set(seen[60:]) == {429}
+            late = hasty.get("/dicom-web/studies")
+            assert late.status_code == 429 and 0 < int(late.headers["retry-after"]) <= 60
+            assert other.get("/dicom-web/studies").status_code == 204
+    finally:
+        web.close()
+
+
 # -- the record of access ---------------------------------------------------------------------------------------------
 
 
@@ -571,6 +586,13 @@ def test_the_record_is_searched_by_command_and_page(web: WebProcess) -> None:
         assert "token:reader" in found_by_study.text and "müller" not in found_by_study.text
         assert client.post("/access", data={"study": "x"}).status_code == 400
         assert client.post("/access", data={"from": "yesterday"}).status_code == 400
+        german = {"Accept-Language": "de"}
+        assert "token:reader" in client.post("/access", data={"from": "1.1.2020"}, headers=german).text
+        assert "Kein Eintrag passt" in client.post("/access", data={"to": "1.1.2020"}, headers=german).text
+        # Whoever has this role alone is led here, and sees no other place.
+        arrived = client.get("/", headers={"Accept": "text/html"})
+        assert (arrived.status_code, arrived.headers["Location"]) == (303, "/access")
+        assert 'id="nav-access"' in page.text and "nav-search" not in page.text and "nav-upload" not in page.text
 
     with closing(sqlite3.connect(web.state / FILE_NAME)) as db, db:
         db.execute("UPDATE access SET person = 'x' WHERE sequence = 1")

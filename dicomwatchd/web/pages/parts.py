@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from tempfile import gettempdir
 
+from dicomwatchd.access.record import AccessRecord
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.control.client import ControlClient
@@ -27,7 +28,8 @@ class PageParts:
     """``store`` and ``catalogue`` are only read. ``daemon`` is its control socket. ``staging`` is a folder of our own,
     which hands the daemon's rights down to what is made in it (a default ACL). ``scratch`` is for instances too large
     for memory while they are handed out. ``threads`` send studies. ``viewer`` gives the viewer's address for a Study
-    Instance UID; ``log_out`` is the path to which logging out is posted, "" where there is none."""
+    Instance UID. ``record`` is searched by whoever administrates; without it there is no page for that. ``log_out`` is
+    the path to which logging out is posted, "" where there is none."""
 
     store: ObjectStore
     catalogue: Catalogue
@@ -41,11 +43,12 @@ class PageParts:
     log: Log
     limits: UploadLimits = LIMITS
     viewer: Callable[[Uid], str] | None = None
+    record: AccessRecord | None = None
     log_out: str = ""
     today: Callable[[], date] = field(default=date.today)
 
 
-def parts_of(parts: Parts, *, has_viewer: bool) -> PageParts:
+def parts_of(parts: Parts, record: AccessRecord, *, has_viewer: bool) -> PageParts:
     """As the configuration says."""
     return PageParts(
         store=parts.store,
@@ -59,5 +62,6 @@ def parts_of(parts: Parts, *, has_viewer: bool) -> PageParts:
         clock=parts.clock,
         log=parts.log,
         viewer=address if has_viewer else None,
+        record=record,
         log_out="/logout",
     )

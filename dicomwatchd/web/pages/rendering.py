@@ -49,6 +49,7 @@ class Pages:
             person=person,
             may_read=person.may(Role.READ),
             may_upload=person.may(Role.UPLOAD),
+            may_administrate=person.may(Role.ADMINISTRATE),
             here=request.url.path,
             log_out=self._log_out,
             day=lambda value: dates.shown(value, words.language),

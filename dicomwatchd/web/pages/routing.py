@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from dicomwatchd.errors import DicomwatchdError, StateFailed, StudyNotFound, Transient
 from dicomwatchd.telemetry.fields import error_fields
+from dicomwatchd.web.pages.access import AccessPages
 from dicomwatchd.web.pages.downloads import Downloads
 from dicomwatchd.web.pages.parts import PageParts
 from dicomwatchd.web.pages.rendering import NOT_KEPT, Pages, choose_language
@@ -56,7 +57,12 @@ def _routes(parts: PageParts, pages: Pages, uploads: Uploads) -> list[BaseRoute]
     search, studies = SearchPages(parts, pages, Searches(parts.clock)), StudyPages(parts, pages)
     downloads, sends = Downloads(parts, pages), Sends(parts, pages)
     page, script = _Telling(parts, pages).page, _Telling(parts, pages).script
+    access: list[BaseRoute] = []
+    if parts.record is not None:
+        searched = page(AccessPages(pages, parts.record, parts.today).access)
+        access.append(Route("/access", searched, methods=["GET", "POST"]))
     return [
+        *access,
         Route("/", page(search.form)),
         Route("/language", page(choose_language), methods=["POST"]),
         Route("/search", page(search.search), methods=["POST"]),

@@ -133,8 +133,10 @@ class SearchPages:
 
     async def form(self, request: Request) -> Response:
         person = getattr(request.state, "person", None)
-        if isinstance(person, Person) and person.may(Role.UPLOAD) and not person.may(Role.READ):
-            return RedirectResponse("/uploads", 303)
+        if isinstance(person, Person) and not person.may(Role.READ):
+            for role, place_of_theirs in ((Role.UPLOAD, "/uploads"), (Role.ADMINISTRATE, "/access")):
+                if person.may(role):
+                    return RedirectResponse(place_of_theirs, 303)
         of_role(request, Role.READ)
         return self._form(request, {}, {})
 
