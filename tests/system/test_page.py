@@ -140,6 +140,9 @@ def test_search_and_the_study(site: Site) -> None:
             assert client.post("/search", data={}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
         with person(web, "otto", "upload") as client:
             assert client.get(f"/studies/{study}").status_code == 403
+        with person(web, "berta", "read") as client:
+            for way in (found.url.path, f"{found.url.path}/change"):
+                assert "MEIER" not in client.get(way).text.upper(), "what another has searched for"
     assert site.stop() == 0
 
 
