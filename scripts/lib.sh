@@ -47,10 +47,12 @@ find_service_python() {
 
 # Installs what requirements/$2.txt lists, and only files with the SHA-256 given there. Packages that are built here (see the
 # top of the file) are built with requirements/build.txt.
-#   install_locked PYTHON NAME [OPTION OF PIP...]
+#   install_locked PYTHON NAME [OPTION OF PIP...]   NAME may also be the path of a list
 install_locked() {
+  local list=$root/requirements/$2.txt
+  case $2 in */*) list=$2 ;; esac
   local pip=("$1" -m pip install --disable-pip-version-check --no-warn-script-location -q --no-deps --no-build-isolation)
-  "${pip[@]}" "${@:3}" -r "$root/requirements/build.txt" && "${pip[@]}" "${@:3}" -r "$root/requirements/$2.txt"
+  "${pip[@]}" "${@:3}" -r "$root/requirements/build.txt" && "${pip[@]}" "${@:3}" -r "$list"
 }
 
 # Installs the program itself, from a copy: a build leaves files owned by root in its folder.
@@ -70,7 +72,7 @@ install_project() (
 folders_program() { sed "1s|.*|#!$1/bin/python|" "$root/scripts/dicomwatchd-folders"; }
 
 # Prints the unit $1 (without .service) for a program in $2 that was installed by $3.
-unit_text() { sed -e "1s|Installed by scripts/install|Installed by $3|" -e "s|/opt/dicomwatchd/|$2/|" "$root/systemd/$1.service"; }
+unit_text() { sed -E -e "1s#Installed by scripts/install( --with-web)?#Installed by $3#" -e "s|/opt/dicomwatchd/|$2/|" "$root/systemd/$1.service"; }
 
 # Creates a virtual environment with the package in it, or updates it after a change of its requirements.
 #   bootstrap [NAME [LIST]]   by default .venv, with the development tools (requirements/dev.txt)

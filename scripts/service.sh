@@ -6,8 +6,11 @@
 user=dicomwatchd
 receiver=dicomwatchd-receiver
 units="dicomwatchd.service dicomwatchd-receiver.service"
+# The page and DICOMweb: a unit of this name, there only if they are installed.
+web=dicomwatchd-web
 config=/etc/dicomwatchd/config.yaml
 default_state=/var/lib/dicomwatchd
+web_state=/var/lib/dicomwatchd-web
 # Of the administrator, and of scripts/install. A unit here takes precedence over that of a package.
 own_units=/etc/systemd/system
 
@@ -17,6 +20,13 @@ systemd_runs() { [ -d /run/systemd/system ]; }
 make_users() {
   systemd-sysusers "$1"
   install -d -m 0750 -o $user -g $user $default_state
+}
+
+# Makes the user of the page, of the file $1, and the folder of the tokens' hashes and the record of access. One that is there
+# keeps its mode: with another the daemon's entry in its ACL would be masked (docs/web.md).
+make_web_user() {
+  systemd-sysusers "$1"
+  [ -d $web_state ] || install -d -m 0700 -o $web -g $web $web_state
 }
 
 # Prints the state directory that the configuration names, or the default.
@@ -42,7 +52,7 @@ installed_by_package() {
 
 # Removes what dicomwatchd-folders has written.
 remove_folder_drop_ins() {
-  for one in $units; do
+  for one in $units $web.service; do
     rm -f "$own_units/$one.d/folders.conf"
     rmdir "$own_units/$one.d" 2>/dev/null || true
   done

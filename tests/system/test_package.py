@@ -1,8 +1,11 @@
-"""The Debian package on a clean Debian under a real systemd: installed, upgraded, refused, removed, purged."""
+"""The Debian packages on a clean Debian under a real systemd: installed, upgraded, refused, removed, purged.
+
+First the daemon's alone, as most machines have it; then the page's beside it, through everything that comes after."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -14,11 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.cache import cached_viewer
 from tests.conftest import skip_unless_available
-from tests.installing import copy_checkout, fetch_wheels, offline
+from tests.installing import copy_checkout, fetch_wheels
 from tests.servers import debian
 from tests.servers.systemd import SystemdLab
 from tests.synthetic import Made, Maker, Patient
+from tests.system.packaged import Packages, build, built_before, needed, relabelled, repacked, substitute
 
 #: Of which the first test has the build in it.
 pytestmark = pytest.mark.timeout(900)
@@ -27,6 +32,8 @@ ROOT = Path(__file__).parents[2]
 NEXT = "0.99.0"
 INBOX, ARCHIVE, STATE = "/srv/dicom/ct1", "/srv/archive", "/var/lib/dicomwatchd"
 CONFIG_FILE = "/etc/dicomwatchd/config.yaml"
+WEB, WEB_STATE = "dicomwatchd-web", "/var/lib/dicomwatchd-web"
+URL = "http://127.0.0.1:8442"
 BUSY = "/home/anna/export/busy"
 
 CONFIG = f"""
@@ -53,48 +60,21 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def wheels(scratch: Path) -> Path:
     skip_unless_available("packages")
-    return fetch_wheels("/usr/bin/python3", scratch)
-
-
-def build(checkout: Path, output: Path, wheels: Path, **more: str) -> Path:
-    """The package that scripts/build-deb of ``checkout`` makes, without a network."""
-    command = [str(checkout / "scripts/build-deb"), "--output", str(output), "--revision", "1"]
-    environ = {**os.environ, **offline(wheels), **more}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Path(done.stdout.splitlines()[-1])
+    return fetch_wheels("/usr/bin/python3", scratch, "web")
 
 
 @pytest.fixture(scope="module")
-def package(scratch: Path, request: pytest.FixtureRequest) -> Path:
-    """DICOMWATCHD_TEST_PACKAGE names one that was built before."""
+def packages(scratch: Path, request: pytest.FixtureRequest) -> Packages:
+    """DICOMWATCHD_TEST_PACKAGE names that of the daemon, where both were built before."""
     skip_unless_available("packages")
     if given := os.environ.get("DICOMWATCHD_TEST_PACKAGE"):
-        return Path(given)
+        return built_before(Path(given))
     wheels: Path = request.getfixturevalue("wheels")
-    return build(ROOT, scratch / "first", wheels, SOURCE_DATE_EPOCH="1790000000")
-
-
-def repacked(package: Path, tree: Path, version: str, change: Callable[[Path], None]) -> Path:
-    """The package of another version: a build takes a minute, and packing what was built does not."""
-    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
-    change(tree)
-    substitute(tree / "DEBIAN/control", r"(?m)^Version: .*$", f"Version: {version}-1")
-    target = tree.with_suffix(".deb")
-    sums = "find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums"
-    subprocess.run(["sh", "-c", sums], cwd=tree, check=True)
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, target], check=True)
-    return target
-
-
-def substitute(path: Path, pattern: str, by: str) -> None:
-    text, found = re.subn(pattern, by, path.read_text())
-    assert found == 1, path
-    path.write_text(text)
+    return build(ROOT, scratch / "first", wheels, "--uncompressed", SOURCE_DATE_EPOCH="1790000000")
 
 
 @pytest.fixture(scope="module")
-def next_package(scratch: Path, package: Path) -> Path:
+def next_packages(scratch: Path, packages: Packages) -> Packages:
     """Of a version to come, with another sample of a configuration."""
 
     def change(tree: Path) -> None:
@@ -103,38 +83,49 @@ def next_package(scratch: Path, package: Path) -> Path:
         with (tree / "usr/share/dicomwatchd/config.yaml").open("a") as sample:
             sample.write("# There is more in the next version.\n")
 
-    return repacked(package, scratch / "next", NEXT, change)
+    (scratch / "next-web").mkdir()
+    return Packages(
+        repacked(packages.base, scratch / "next", NEXT, change),
+        relabelled(packages.web, scratch / "next-web", NEXT),
+    )
 
 
 @pytest.fixture(scope="module")
-def older_package(scratch: Path, package: Path) -> Path:
+def older_package(scratch: Path, packages: Packages) -> Path:
     """One whose program knows a step less of the state's tables."""
 
-    def change(tree: Path) -> None:
-        preinst = tree / "DEBIAN/preinst"
-        [known] = re.findall(r"(?m)^state_version=(\d+)$", preinst.read_text())
-        substitute(preinst, r"(?m)^state_version=\d+$", f"state_version={int(known) - 1}")
+    def change(scripts: Path) -> None:
+        [known] = re.findall(r"(?m)^state_version=(\d+)$", (scripts / "preinst").read_text())
+        substitute(scripts / "preinst", r"(?m)^state_version=\d+$", f"state_version={int(known) - 1}")
 
-    return repacked(package, scratch / "older", "0.0.9", change)
+    (scratch / "older").mkdir()
+    return relabelled(packages.base, scratch / "older", "0.0.9", change)
+
+
+@pytest.fixture(scope="module")
+def compressed(scratch: Path, wheels: Path) -> Packages:
+    """As they are handed to people."""
+    return build(ROOT, scratch / "compressed", wheels, SOURCE_DATE_EPOCH="1790000000")
 
 
 @pytest.mark.long
-def test_the_same_sources_make_the_same_bytes(package: Path, scratch: Path, wheels: Path) -> None:
+def test_the_same_sources_make_the_same_bytes(compressed: Packages, scratch: Path, wheels: Path) -> None:
     """In another folder, at another time, in another place of the world."""
     checkout = copy_checkout(scratch / "a-folder-with-a-longer-name")
     again = build(checkout, scratch / "again", wheels, SOURCE_DATE_EPOCH="1790000000", TZ="Asia/Tokyo", LANG="de_DE")
-    assert again.name == package.name
-    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(package.read_bytes()).digest()
-    listed = subprocess.run(["dpkg-deb", "--contents", package], capture_output=True, text=True, check=True).stdout
-    assert {line.split()[1] for line in listed.splitlines()} == {"root/root"}
-    assert len({line.split()[3] for line in listed.splitlines()}) == 1, "times of its own"
-    assert str(scratch) not in listed and "__pycache__" not in listed
+    for one, other in zip(again, compressed, strict=True):
+        assert one.name == other.name
+        assert hashlib.sha256(one.read_bytes()).digest() == hashlib.sha256(other.read_bytes()).digest(), one.name
+        listed = subprocess.run(["dpkg-deb", "--contents", one], capture_output=True, text=True, check=True).stdout
+        assert {line.split()[1] for line in listed.splitlines()} == {"root/root"}
+        assert len({line.split()[3] for line in listed.splitlines()}) == 1, "times of its own"
+        assert str(scratch) not in listed and "__pycache__" not in listed
 
 
 @pytest.mark.long
-def test_lintian_finds_nothing(package: Path) -> None:
+def test_lintian_finds_nothing(compressed: Packages) -> None:
     done = subprocess.run(
-        ["lintian", "--fail-on", "error,warning", "--allow-root", "--tag-display-limit", "0", package],
+        ["lintian", "--fail-on", "error,warning", "--allow-root", "--tag-display-limit", "0", *compressed],
         capture_output=True,
         text=True,
     )
@@ -145,23 +136,22 @@ def test_lintian_finds_nothing(package: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def lab(scratch: Path, package: Path, next_package: Path, older_package: Path) -> Iterator[SystemdLab]:
-    """With what the package depends on, and nothing else; without a network."""
+def lab(scratch: Path, packages: Packages, next_packages: Packages, older_package: Path) -> Iterator[SystemdLab]:
+    """With what the packages depend on, and nothing else; without a network."""
     skip_unless_available("systemd")
-    field = subprocess.run(["dpkg-deb", "--field", package, "Depends"], capture_output=True, text=True, check=True)
-    needed = sorted({one.split()[0] for one in field.stdout.split(",")})
-    lower = debian.unpack(debian.clean_root(needed), scratch / "root")
-
-    def prepare(root: Path) -> None:
-        (root / "src").mkdir()
-        for name, path in (("this", package), ("next", next_package), ("older", older_package)):
-            shutil.copy(path, root / f"src/{name}.deb")
-        for name in ("scripts", "systemd", "etc"):
-            shutil.copytree(ROOT / name, root / "src/dicomwatchd" / name)
-
+    lower = debian.unpack(debian.clean_root(needed(packages)), scratch / "root")
+    # Below the lab, whose own layer is in memory.
+    source = lower / "src"
+    source.mkdir()
+    given = {"this": packages.base, "this-web": packages.web, "next": next_packages.base, "next-web": next_packages.web}
+    for name, path in {**given, "older": older_package}.items():
+        shutil.copy(path, source / f"{name}.deb")
+    for name in ("scripts", "systemd", "etc"):
+        shutil.copytree(ROOT / name, source / "dicomwatchd" / name)
+    shutil.copytree(cached_viewer().parent / "packages", source / "viewer")
     with (
         tempfile.TemporaryDirectory(prefix="dicomwatchd-lab.") as directory,
-        SystemdLab(Path(directory) / "lab", prepare=prepare, lower=lower) as running,
+        SystemdLab(Path(directory) / "lab", lower=lower) as running,
     ):
         yield running
 
@@ -173,9 +163,9 @@ def dpkg(lab: SystemdLab, *arguments: str, fails: bool = False) -> str:
     return said
 
 
-def status_of(lab: SystemdLab) -> str:
+def status_of(lab: SystemdLab, package: str = "dicomwatchd") -> str:
     """As in `ii 0.1.0-1`."""
-    wanted = ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Version}", "dicomwatchd"]
+    wanted = ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Version}", package]
     return lab.sh(*wanted, check=False).stdout
 
 
@@ -230,9 +220,11 @@ def wait_until_deleted(lab: SystemdLab) -> None:
 def test_it_refuses_a_machine_that_the_script_has_installed(lab: SystemdLab) -> None:
     unit = lab.root / "etc/systemd/system/dicomwatchd.service"
     unit.write_text((ROOT / "systemd/dicomwatchd.service").read_text())
-    said = dpkg(lab, "--install", "/src/this.deb", fails=True)
-    assert "scripts/install --uninstall" in said
+    for package in ("this", "this-web"):
+        said = dpkg(lab, "--install", f"/src/{package}.deb", fails=True)
+        assert "scripts/install --uninstall" in said
     assert not (lab.root / "usr/lib/dicomwatchd/bin").exists()
+    assert not (lab.root / "usr/lib/dicomwatchd-web/bin").exists()
     unit.unlink()
 
 
@@ -250,18 +242,23 @@ def test_a_clean_debian_has_all_that_it_needs_and_nothing_is_started(lab: System
     assert lab.sh("stat", "-c", "%U:%G %a", STATE).stdout == "dicomwatchd:dicomwatchd 750\n"
     assert lab.sh("getent", "passwd", "dicomwatchd").stdout.strip().endswith(f":{STATE}:/usr/sbin/nologin")
     assert lab.sh("getent", "passwd", "dicomwatchd-receiver").stdout.strip().endswith(":/nonexistent:/usr/sbin/nologin")
-    owned = ["find", "/usr/lib/dicomwatchd", "(", "!", "-user", "root", "-o", "-perm", "/022", ")", "!", "-type", "l"]
-    assert lab.sh(*owned).stdout == ""
-    every = "find /usr/lib/dicomwatchd -name '*.so*' -exec ldd {} + 2>&1 | grep 'not found' || true"
-    assert lab.sh("sh", "-c", every).stdout == ""
+    check_program(lab, "dicomwatchd")
     imports = "import systemd.journal, boto3, pycurl, pydantic, pydicom, pynetdicom, psutil, yaml, watchdog, pycdlib"
     lab.sh("runuser", "-u", "dicomwatchd", "--", "/usr/lib/dicomwatchd/bin/python", "-Ic", imports)
     only_ours = "import sys; sys.exit(any('dist-packages' in path for path in sys.path))"
     lab.sh("/usr/lib/dicomwatchd/bin/python", "-Ic", only_ours)
-    assert lab.sh("dpkg", "--verify", "dicomwatchd").stdout == ""
     first_steps = (lab.root / "usr/share/doc/dicomwatchd/README.Debian").read_text()
     assert "dicomwatchctl setup" in first_steps and "/usr/share/dicomwatchd/config.yaml" in first_steps
     assert "config.yaml.sample" not in first_steps
+
+
+def check_program(lab: SystemdLab, package: str) -> None:
+    """Nobody but root may change it, it has every library that it wants, and it is what dpkg has unpacked."""
+    folder = f"/usr/lib/{package}"
+    assert lab.sh("find", folder, "(", "!", "-user", "root", "-o", "-perm", "/022", ")", "!", "-type", "l").stdout == ""
+    every = f"find {folder} -name '*.so*' -exec ldd {{}} + 2>&1 | grep 'not found' || true"
+    assert lab.sh("sh", "-c", every).stdout == ""
+    assert lab.sh("dpkg", "--verify", package).stdout == ""
 
 
 def test_the_script_refuses_a_machine_with_the_package(lab: SystemdLab) -> None:
@@ -297,6 +294,68 @@ def test_a_study_is_archived_and_its_originals_deleted(service: SystemdLab) -> N
     assert '"DICOMWATCHD_EVENT":"study-archived"' in told, "not as structured fields"
 
 
+def test_the_page_is_a_package_of_its_own_and_starts_nothing(service: SystemdLab) -> None:
+    pid = show(service, "MainPID")
+    said = dpkg(service, "--install", "/src/this-web.deb")
+    assert "not started yet" in said and status_of(service, WEB).startswith("ii ")
+    assert (show(service, "ActiveState", WEB), show(service, "UnitFileState", WEB)) == ("inactive", "disabled")
+    assert service.sh("systemctl", "preset", WEB).returncode == 0
+    assert show(service, "UnitFileState", WEB) == "disabled", "a first boot would enable it"
+    assert service.sh("systemd-analyze", "verify", "--man=no", f"{WEB}.service").stderr == ""
+    assert service.sh("stat", "-c", "%U:%G %a", WEB_STATE).stdout == f"{WEB}:{WEB} 700\n"
+    assert service.sh("getent", "passwd", WEB).stdout.strip().endswith(f":{WEB_STATE}:/usr/sbin/nologin")
+    check_program(service, WEB)
+    imports = "import authlib, httpx, jinja2, multipart, numpy, PIL.Image, jpeg_ls, openjpeg, starlette, uvicorn"
+    service.sh(
+        "runuser", "-u", WEB, "--", f"/usr/lib/{WEB}/bin/python", "-Ic", f"{imports}, dicomwatchd, systemd.journal"
+    )
+    for name in ("numpy", "starlette"):
+        found = service.sh("/usr/lib/dicomwatchd/bin/python", "-Ic", f"import {name}", check=False)
+        assert "ModuleNotFoundError" in found.stderr, "the daemon would load it"
+    assert show(service, "MainPID") == pid, "the daemon has nothing to do with it"
+    steps = (service.root / f"usr/share/doc/{WEB}/README.Debian").read_text()
+    assert "dicomwatchd-viewer\n" in steps and "systemctl enable --now dicomwatchd-web" in steps
+
+
+def test_the_page_shows_what_was_archived(service: SystemdLab) -> None:
+    """By what README.Debian says and nothing else. Without a configuration of its own it does not start."""
+    assert service.sh("dicomwatchd-web", check=False).returncode == 2
+    service.sh("setfacl", "-R", "-m", f"u:{WEB}:rX", "-m", f"d:u:{WEB}:rX", ARCHIVE)
+    # The machine has no npm and no network.
+    refused = service.sh("dicomwatchd-viewer", check=False)
+    assert refused.returncode == 1 and "--packages DIR" in refused.stderr
+    service.sh("dicomwatchd-viewer", "--packages", "/src/viewer", timeout=240)
+    (service.root / CONFIG_FILE.strip("/")).write_text(CONFIG + "web: {tokens: true}\n")
+    service.sh("dicomwatchd-folders")
+    service.sh("systemctl", "restart", "dicomwatchd", timeout=120)
+    service.sh("systemctl", "enable", "--now", WEB, timeout=120)
+    assert show(service, "ActiveState", WEB) == "active"
+    token = service.sh("dicomwatchctl", "web", "token", "desk", "--role", "read").stdout.strip()
+    (service.root / "run/token").write_text(token)
+    assert asked(service, "/health") == "ok\n"
+    assert asked(service, "/dicom-web/studies", token="nobody's") == "401"
+    assert "OHIF" in asked(service, "/viewer"), "the viewer is not found by its link"
+    check_page(service, 1)
+
+
+def check_page(lab: SystemdLab, *seeds: int) -> None:
+    """Whoever has the token of before finds these studies."""
+    found = json.loads(asked(lab, "/dicom-web/studies"))
+    uids = {study["0020000D"]["Value"][0] for study in found}
+    assert {Maker(seed, Patient.marked("CANARY^JANE")).study_uid(0) for seed in seeds} <= uids
+
+
+def asked(lab: SystemdLab, path: str, token: str | None = None) -> str:
+    """What the page answers, from inside the lab, which has a loopback of its own; the status if it is not 200."""
+    program = """
+import sys, httpx
+headers = {"Authorization": f"Bearer {sys.argv[2]}", "Accept": "text/html, application/dicom+json;q=0.9, */*;q=0.8"}
+answer = httpx.get(sys.argv[1], headers=headers, timeout=60)
+print(answer.text if answer.status_code == 200 else answer.status_code, end="")"""
+    token = (lab.root / "run/token").read_text() if token is None else token
+    return lab.sh(f"/usr/lib/{WEB}/bin/python", "-Ic", program, URL + path, token, timeout=120).stdout
+
+
 def drop(lab: SystemdLab, seed: int) -> list[Made]:
     made = make_study(lab, f"/srv/export-{seed}", seed, "modality:dicomwatchd")
     lab.sh("chmod", "-R", "g+rwX", f"/srv/export-{seed}")
@@ -315,9 +374,12 @@ def test_an_upgrade_keeps_the_configuration_and_what_is_on_its_way(service: Syst
     wait_for(lambda: show(service, "NFileDescriptorStore") == "1", 10, lambda: "systemd does not keep the folder")
     dropped = drop(service, 3)
     before, config = show(service, "MainPID"), hashes(service, "/etc/dicomwatchd")
+    web_before, web_mode = show(service, "MainPID", WEB), state_of_web(service)
 
-    dpkg(service, "--install", "/src/next.deb")
-    assert NEXT in status_of(service)
+    alone = dpkg(service, "--install", "/src/next.deb", fails=True)
+    assert "breaks dicomwatchd-web" in alone and show(service, "MainPID") == before, "two versions in one process"
+    dpkg(service, "--install", "/src/next-web.deb", "/src/next.deb")
+    assert NEXT in status_of(service) and NEXT in status_of(service, WEB)
     assert NEXT in ctl(service, "--version")
     assert hashes(service, "/etc/dicomwatchd") == config
     assert "the next version" in (service.root / "usr/share/dicomwatchd/config.yaml").read_text()
@@ -327,6 +389,12 @@ def test_an_upgrade_keeps_the_configuration_and_what_is_on_its_way(service: Syst
     assert show(service, "NFileDescriptorStore") == "1", "the folder is no longer open"
     assert show(service, "FileDescriptorStorePreserve") == "restart"
     assert not (service.root / "run/dicomwatchd.upgrade").exists()
+    assert (show(service, "ActiveState", WEB), show(service, "UnitFileState", WEB)) == ("active", "enabled")
+    assert show(service, "MainPID", WEB) not in ("0", web_before)
+    assert state_of_web(service) == web_mode
+    assert not (service.root / "run/dicomwatchd-web.upgrade").exists()
+    check_page(service, 1)
+    assert "OHIF" in asked(service, "/viewer")
 
     service.sh("sh", "-c", f"kill $(cat /run/busy.pid); rm {BUSY}")
     said = ctl(service, "upload", "/home/anna/export", user="anna", check=False)
@@ -334,13 +402,19 @@ def test_an_upgrade_keeps_the_configuration_and_what_is_on_its_way(service: Syst
     wait_until_archived(service, handed_in)
     wait_until_archived(service, dropped)
     wait_until_deleted(service)
+    check_page(service, 1, 2, 3)
+
+
+def state_of_web(lab: SystemdLab) -> str:
+    """Mode and ACL: with another mask the daemon would not reach what is handed in."""
+    return lab.sh("getfacl", "--absolute-names", WEB_STATE, f"{WEB_STATE}/uploads").stdout
 
 
 def test_an_older_version_that_cannot_read_the_state_is_refused_and_the_daemon_goes_on(service: SystemdLab) -> None:
-    said = dpkg(service, "--install", "/src/older.deb", fails=True)
+    said = dpkg(service, "--force-breaks", "--install", "/src/older.deb", fails=True)
     assert "was written by a newer version" in said and "Nothing was changed" in said
     assert status_of(service).startswith("ii ") and NEXT in status_of(service)
-    assert show(service, "ActiveState") == "active"
+    assert (show(service, "ActiveState"), show(service, "ActiveState", WEB)) == ("active", "active")
     wait_until_archived(service, drop(service, 4))
 
 
@@ -348,8 +422,12 @@ def test_what_does_not_run_is_not_started_and_a_downgrade_that_knows_the_state_g
     wait_until_deleted(service)
     service.sh("systemctl", "stop", "dicomwatchd")
     state = hashes(service, STATE)
-    dpkg(service, "--install", "/src/this.deb")
-    assert NEXT not in status_of(service)
+    # As apt does it, which may take the first before the other.
+    dpkg(service, "--auto-deconfigure", "--install", "/src/this.deb", "/src/this-web.deb")
+    assert NEXT not in status_of(service) and NEXT not in status_of(service, WEB)
+    assert status_of(service, WEB).startswith("ii ")
+    assert show(service, "ActiveState", WEB) == "active", "it did run"
+    check_page(service, 1, 2, 3)
     assert (show(service, "ActiveState"), show(service, "UnitFileState")) == ("inactive", "enabled")
     assert hashes(service, STATE) == state
     service.sh("systemctl", "start", "dicomwatchd")
@@ -357,6 +435,10 @@ def test_what_does_not_run_is_not_started_and_a_downgrade_that_knows_the_state_g
 
 def test_removing_stops_it_and_keeps_what_is_not_the_program_s(service: SystemdLab) -> None:
     kept = hashes(service, "/etc/dicomwatchd", INBOX, ARCHIVE)
+    assert "dicomwatchd-web depends on dicomwatchd" in dpkg(service, "--remove", "dicomwatchd", fails=True)
+    dpkg(service, "--remove", WEB)
+    assert (show(service, "LoadState", WEB), show(service, "ActiveState")) == ("not-found", "active")
+    assert not os.path.lexists(service.root / "usr/lib/dicomwatchd-web")
     dpkg(service, "--remove", "dicomwatchd")
     assert status_of(service).startswith("rc ")
     assert hashes(service, "/etc/dicomwatchd", INBOX, ARCHIVE) == kept
@@ -371,6 +453,16 @@ def test_purging_takes_the_configuration_and_never_the_proof(service: SystemdLab
     (service.root / "etc/dicomwatchd/aws.credentials").write_text("[default]\n")
     kept = hashes(service, STATE, INBOX, ARCHIVE)
     assert f"{STATE}/state.db" in kept and f"{INBOX}/notes.txt" in kept and f"{ARCHIVE}/archive.json" in kept
+    (service.root / "etc/dicomwatchd/web.credentials").write_text("[default]\n")
+    accesses = hashes(service, WEB_STATE)
+    assert f"{WEB_STATE}/access.sqlite" in accesses and f"{WEB_STATE}/tokens.json" in accesses
+    said = dpkg(service, "--purge", WEB)
+    assert f"kept: {WEB_STATE}, with the record of access" in said
+    remaining = [line for line in accesses.splitlines() if not line.endswith("tokens.json")]
+    assert hashes(service, WEB_STATE).splitlines() == remaining
+    assert not (service.root / "var/lib/dicomwatchd-viewer").exists()
+    assert service.sh("getent", "passwd", WEB).stdout
+    assert (service.root / CONFIG_FILE.strip("/")).exists(), "that is the daemon's"
     said = dpkg(service, "--purge", "dicomwatchd")
     assert f"kept: {STATE}, with the queue and the record of deletions" in said
     assert "kept: what else is in /etc/dicomwatchd" in said
@@ -378,7 +470,7 @@ def test_purging_takes_the_configuration_and_never_the_proof(service: SystemdLab
     left = service.sh("find", "/etc", "-name", "*dicomwatchd*", "-o", "-path", "/etc/dicomwatchd/*").stdout.split()
     assert sorted(left) == ["/etc/dicomwatchd", "/etc/dicomwatchd/ca.pem"]
     assert service.sh("getent", "passwd", "dicomwatchd").stdout
-    assert not service.sh("find", "/var/lib/dpkg/info", "-name", "dicomwatchd.*").stdout
+    assert not service.sh("find", "/var/lib/dpkg/info", "-name", "dicomwatchd*.*").stdout
 
 
 def test_a_new_installation_goes_on_with_what_was_kept(service: SystemdLab) -> None:

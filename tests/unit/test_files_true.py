@@ -235,8 +235,8 @@ def test_shellcheck_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name", ["preinst", "postinst", "prerm", "postrm"])
-def test_shellcheck_finds_nothing_in_the_package_s_scripts(name: str) -> None:
+@pytest.mark.parametrize("name", ["preinst", "postinst", "prerm", "postrm", "web/postinst", "web/prerm", "web/postrm"])
+def test_shellcheck_finds_nothing_in_the_packages_scripts(name: str) -> None:
     """As scripts/build-deb puts them together."""
     needs("shellcheck")
     parts = [ROOT / "scripts/service.sh", ROOT / "scripts/deb/maintainer.sh", ROOT / "scripts/deb" / name]

@@ -15,7 +15,7 @@ from dicomwatchd.errors import Misconfigured
 LISTING: Final = "viewer.json"
 _FORMAT: Final = 1
 _NAME: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
-_HINT: Final = "scripts/viewer FOLDER installs it"
+_HINT: Final = "scripts/viewer FOLDER installs it (of the Debian package: dicomwatchd-viewer)"
 
 
 def folder_of(configured: Path | None) -> Path | None:
