@@ -78,6 +78,16 @@ def test_the_notices_are_there(viewer_folder: Path) -> None:
         assert words in notices, words
 
 
+def test_the_bill_of_materials_and_the_notices_name_what_the_bundles_name(viewer_folder: Path) -> None:
+    """Of the packages, which are not at hand where the bill is made."""
+    command = [sys.executable, str(SCRIPT), "--contents", str(packages(viewer_folder))]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert found == SCRIPT.with_name("viewer-contents.txt").read_text()
+    assert {"react 18.3.1", "lodash-es -", "@cornerstonejs/codec-libjpeg-turbo-8bit 1.2.2"} <= set(found.splitlines())
+    notices = (viewer_folder / "THIRD-PARTY-NOTICES.txt").read_text()
+    assert all(f"\n  {line}\n" in notices for line in found.splitlines())
+
+
 def test_another_package_than_the_pinned_one_is_not_installed(viewer_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(packages(viewer_folder), tmp_path / "packages")
     (package,) = (tmp_path / "packages").glob("ohif-app-*.tgz")

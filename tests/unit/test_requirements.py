@@ -3,6 +3,7 @@ asks for; and that nothing else is installed."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.metadata
 import json
@@ -172,10 +173,23 @@ def test_the_bill_of_materials_is_the_list(tmp_path: Path) -> None:
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     assert document["metadata"]["component"]["name"] == "dicomwatchd"
     found = {component["purl"] for component in document["components"]}
-    wanted = {f"pkg:pypi/{name}@{pinned(entry)}" for name, entries in listed("runtime").items() for entry in entries}
-    assert found == wanted
-    hashes = [component["externalReferences"][0]["hashes"] for component in document["components"]]
-    assert all(hashes)
+    *packages, viewer = document["components"]
+    wanted = {f"pkg:pypi/{name}@{pinned(entry)}" for name, entries in listed("web").items() for entry in entries}
+    assert found - {viewer["purl"]} == wanted
+    assert all(component["externalReferences"][0]["hashes"] for component in packages)
+    always = {component["name"] for component in packages if component["scope"] == "required"}
+    assert always == listed("runtime").keys(), "the page's are optional"
+
+    script = (ROOT / "scripts/viewer").read_text()
+    asked = dict(re.findall(r'"(@cornerstonejs/[^"]+)": \(\s+"([^"]+)"', script))
+    [(version, sha512)] = re.findall(r'VIEWER: \(\s+"([^"]+)",\s+"([^"]+)"', script)
+    assert viewer["purl"] == f"pkg:npm/%40ohif/app@{version}"
+    assert viewer["hashes"] == [{"alg": "SHA-512", "content": base64.b64decode(sha512).hex()}]
+    inside = {"/".join(filter(None, (one.get("group"), one["name"]))): one for one in viewer["components"]}
+    named = dict(line.split() for line in (ROOT / "scripts/viewer-contents.txt").read_text().splitlines())
+    assert len(asked) == 3 and inside.keys() == asked.keys() | named.keys()
+    assert {name: inside[name].get("version", "-") for name in named} == named
+    assert all(inside[name]["hashes"] for name in asked)
 
 
 # --- with which Python the tests run
