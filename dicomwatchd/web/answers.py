@@ -12,12 +12,13 @@ from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicomwatchd.errors import ColdObject, DicomwatchdError, InvalidUid, NoSuchObject, StudyNotFound, Transient
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.telemetry.fields import error_fields
+from dicomwatchd.web.languages import language_of
 
 #: Nothing from elsewhere, no script in the page itself, no frame around it. A room that needs more says so itself.
 CONTENT_SECURITY_POLICY = (
@@ -138,18 +139,35 @@ def _meaning(error: DicomwatchdError) -> tuple[int, str, dict[str, str]]:
     return 500, error.code, {}
 
 
-#: What a person is told, who cannot look it up.
+#: What a person is told, who cannot look it up; in English for programs, too.
 _WORDS = {
-    400: "The request cannot be understood.",
-    401: "You have to log in.",
-    403: "You may not do that.",
-    404: "There is nothing here.",
-    409: "This is in cold storage, and has to be restored before it can be read.",
-    413: "That is too much.",
-    421: "This place is not called that.",
-    429: "Too many requests. Wait a little.",
-    503: "The archive cannot be reached just now. Try again in a moment.",
+    "en": {
+        400: "The request cannot be understood.",
+        401: "You have to log in.",
+        403: "You may not do that.",
+        404: "There is nothing here.",
+        409: "This is in cold storage, and has to be restored before it can be read.",
+        413: "That is too much.",
+        421: "This place is not called that.",
+        429: "Too many requests. Wait a little.",
+        503: "The archive cannot be reached just now. Try again in a moment.",
+    },
+    "de": {
+        400: "Die Anfrage ist nicht zu verstehen.",
+        401: "Sie müssen sich anmelden.",
+        403: "Das dürfen Sie nicht.",
+        404: "Hier ist nichts.",
+        409: "Das liegt im Kaltspeicher und muss erst zurückgeholt werden.",
+        405: "Das geht hier nicht.",
+        413: "Das ist zu viel.",
+        414: "Die Adresse ist zu lang.",
+        421: "So heißt diese Stelle nicht.",
+        429: "Zu viele Anfragen. Warten Sie ein wenig.",
+        500: "Hier ist etwas schiefgegangen. Sagen Sie es denen, die diese Seite betreuen.",
+        503: "Das Archiv ist gerade nicht zu erreichen. Versuchen Sie es gleich noch einmal.",
+    },
 }
+_BACK = {"en": "Back to the list", "de": "Zurück zur Liste"}
 
 
 #: Of requests that were none: what comes behind one on the same connection is not looked at.
@@ -162,14 +180,16 @@ async def respond(
     """A page for who asks for one, JSON for everybody else; neither says more than the status does."""
     phrase = HTTPStatus(status).phrase
     code = code or phrase.lower().replace(" ", "-").replace("'", "")
-    words = _WORDS.get(status, phrase + ".")
     wants_page = "text/html" in Headers(scope=scope).get("accept", "")
+    language = language_of(Request(scope)) if wants_page else "en"
+    words = _WORDS[language].get(status, phrase + ".")
     if wants_page:
         kind = "text/html; charset=utf-8"
-        back = '<p><a href="/">Back to the list</a></p>' if status not in (401, 421) else ""
+        back = f'<p><a href="/">{_BACK[language]}</a></p>' if status not in (401, 421) else ""
+        title, text = (phrase, f"<p>{html.escape(words)}</p>") if language == "en" else (words, "")
         body = (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(phrase)}</title>'
-            f"<h1>{html.escape(phrase)}</h1><p>{html.escape(words)}</p>{back}</html>"
+            f'<!doctype html><html lang="{language}"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+            f"<h1>{html.escape(title)}</h1>{text}{back}</html>"
         ).encode()
     else:
         kind = "application/json"

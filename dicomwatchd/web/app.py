@@ -17,6 +17,7 @@ from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.web import dicomweb, pages, viewer
 from dicomwatchd.web.answers import Answers
+from dicomwatchd.web.languages import language_of
 from dicomwatchd.web.login import pages as login_pages
 from dicomwatchd.web.login.admission import Admission, Doors
 from dicomwatchd.web.parts import Parts
@@ -61,7 +62,7 @@ def _pages(parts: Parts, record: AccessRecord, stack: ExitStack, *, has_viewer: 
 
 def _viewer(parts: Parts) -> list[BaseRoute]:
     folder = viewer.folder_of(parts.web.viewer)
-    return [] if folder is None else viewer.routes(folder, pages.language_of)
+    return [] if folder is None else viewer.routes(folder, language_of)
 
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 import dicomwatchd.web.pages as pages
 from dicomwatchd.model import DicomJson
+from dicomwatchd.web.languages import LANGUAGES, preferred
 from dicomwatchd.web.pages import dates
 from dicomwatchd.web.pages.attributes import person_name, texts
 from dicomwatchd.web.pages.search import query_of
-from dicomwatchd.web.pages.words import LANGUAGES, Words, load, preferred
+from dicomwatchd.web.pages.words import Words, load
 
 HERE = Path(pages.__file__).parent
 TODAY = date(2026, 12, 1)

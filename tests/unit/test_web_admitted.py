@@ -19,8 +19,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dicomwatchd.access.tokens import FILE_NAME, TokenFile, Tokens
 from dicomwatchd.config.web import Web, WebProxy, WebRoles, WebSessions
 from dicomwatchd.errors import ColdObject, StudyNotFound, Transient
+from dicomwatchd.web import answers
 from dicomwatchd.web.answers import Answers
+from dicomwatchd.web.languages import LANGUAGES
 from dicomwatchd.web.login import pages
+from dicomwatchd.web.login import words as login_words
 from dicomwatchd.web.login.admission import SESSION_COOKIE, Admission, Doors
 from dicomwatchd.web.login.cookies import Cookie
 from dicomwatchd.web.login.proxy import ProxysWord
@@ -502,6 +505,28 @@ def test_errors_say_what_their_status_says(place: Place) -> None:
     assert [one.status for one in found.values()] == [409, 404, 503, 500]
     assert found["later"].headers["retry-after"] == "7"
     assert not any("MEIER" in one.text or "1.2.3" in one.text for one in found.values())
+
+
+@pytest.mark.parametrize(("wish", "language"), [({"Accept-Language": "de-CH,en;q=0.5"}, "de"), ({}, "en")])
+def test_people_are_told_in_their_language(place: Place, wish: dict[str, str], language: str) -> None:
+    """Before they have logged in, too; programs in English."""
+    page = place.ask("/login", headers=wish)
+    assert f'<html lang="{language}">' in page.text and page.headers["content-language"] == language
+    assert login_words.WORDS[language]["enter"] in page.text
+    wrong = place.ask("/login", "POST", headers=OURS | FORM | wish, body=b"token=x")
+    assert wrong.status == 401 and login_words.WORDS[language]["bad-token"] in wrong.text
+    held = {"Authorization": f"Bearer {place.token()}", **wish}
+    missing = place.ask("/nothing", headers=held | PAGE)
+    assert missing.status == 404 and f'<html lang="{language}">' in missing.text
+    assert ("Hier ist nichts." in missing.text) == (language == "de")
+    assert "There is nothing here." in place.ask("/nothing", headers=held).text
+
+
+def test_every_sentence_is_there_in_both_languages() -> None:
+    english, german = (login_words.WORDS[one] for one in LANGUAGES)
+    assert english.keys() == german.keys()
+    assert all(german.values()) and not ({*english.values()} - {"Token"}) & {*german.values()}
+    assert answers._WORDS["en"].keys() <= answers._WORDS["de"].keys()
 
 
 @pytest.mark.parametrize("whose", ["ours", "another"])

@@ -16,16 +16,16 @@ from dicomwatchd.config.web import Web
 from dicomwatchd.errors import DicomwatchdError, Permanent, Transient
 from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.web.forms import fields
+from dicomwatchd.web.languages import language_of
 from dicomwatchd.web.login.admission import LOGIN, Doors
 from dicomwatchd.web.login.oidc import BACK_CHANNEL, CALLBACK, LoginRefused, Oidc
 from dicomwatchd.web.login.roles import of_token
 from dicomwatchd.web.login.sessions import Subject
+from dicomwatchd.web.login.words import WORDS
 
 _MOST_NEXT = 2000
 _RETRY_SECONDS = 10
 _UNKEPT = {"Cache-Control": "no-store"}
-_WRONG_PROVIDER = "The place where you log in is not what it should be. Tell whoever looks after this page."
-_NO_PROVIDER = "The place where you log in does not answer as it should. Try again in a moment."
 _STYLE = """:root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f5f7;color:#1c2430}
 main{max-width:24rem;margin:12vh auto;padding:2rem;background:#fff;border:1px solid #d6dae0;border-radius:8px}
@@ -57,7 +57,7 @@ def routes(web: Web, doors: Doors) -> list[Route]:
         left = None
         if doors.oidc is not None and "left" in request.query_params:
             left = doors.oidc.provider.logout_url(web.origin + LOGIN)
-        return HTMLResponse(_page(web, after, left=left))
+        return _page(request, web, after, left=left)
 
     async def login(request: Request) -> Response:
         if doors.tokens is None:
@@ -68,7 +68,7 @@ def routes(web: Web, doors: Doors) -> list[Route]:
         token = doors.tokens.named_by(text)
         if token is None:
             doors.failed(request.scope, "token")
-            return HTMLResponse(_page(web, after, "This token is not valid."), 401)
+            return _page(request, web, after, 401, "bad-token")
         if (old := doors.cookie.of(request.scope)) is not None:
             doors.sessions.end(old)
         response = RedirectResponse(after, 303)
@@ -83,7 +83,7 @@ def routes(web: Web, doors: Doors) -> list[Route]:
         try:
             begun = await oidc.provider.begin()
         except (Transient, Permanent) as error:
-            return provider_fails(after, error)
+            return provider_fails(request, after, error)
         response = RedirectResponse(begun.url, 303)
         oidc.keep(request.scope, response, begun, after)
         return response
@@ -97,7 +97,7 @@ def routes(web: Web, doors: Doors) -> list[Route]:
         except LoginRefused as error:
             # Not a failure of this address: every page in the world can have its browsers come here.
             doors.refused(request.scope, "oidc", error)
-            return _refused(web)
+            return _page(request, web, "/", 401, "failed")
         try:
             if len(answer) != len(request.query_params.multi_items()):
                 raise LoginRefused("the answer says something twice")
@@ -105,18 +105,18 @@ def routes(web: Web, doors: Doors) -> list[Route]:
             person = oidc.person(known)
         except LoginRefused as error:
             doors.failed(request.scope, "oidc", error)
-            response = _refused(web)
+            response = _page(request, web, "/", 401, "failed")
             oidc.forget(request.scope, response, begun)
             return response
         except (Transient, Permanent) as error:
-            return provider_fails(after, error)
+            return provider_fails(request, after, error)
         if not person.roles:
             doors.failed(request.scope, "no-role")
-            return HTMLResponse(_page(web, "/", "You are known, but you have no right to anything here."), 403)
+            return _page(request, web, "/", 403, "no-right")
         subject = Subject(known.sub, known.sid)
         if doors.sessions.was_logged_out(subject, since):
             doors.refused(request.scope, "log-out")
-            return _refused(web)
+            return _page(request, web, "/", 401, "failed")
         if (old := doors.cookie.of(request.scope)) is not None:
             doors.sessions.end(old)
         response = RedirectResponse(after, 303)
@@ -138,12 +138,13 @@ def routes(web: Web, doors: Doors) -> list[Route]:
         doors.log.info("web-logout-by-provider", "the provider has logged somebody out", session_count=ended)
         return Response(status_code=200, headers=_UNKEPT)
 
-    def provider_fails(after: str, error: DicomwatchdError) -> Response:
+    def provider_fails(request: Request, after: str, error: DicomwatchdError) -> Response:
         doors.log.warning("web-refused", "a request could not be answered", **error_fields(error))
         if not isinstance(error, Transient):
-            return HTMLResponse(_page(web, after, _WRONG_PROVIDER), 500, _UNKEPT)
-        wait = {"Retry-After": str(ceil(error.retry_after_seconds or _RETRY_SECONDS))}
-        return HTMLResponse(_page(web, after, _NO_PROVIDER), 503, {**_UNKEPT, **wait})
+            return _page(request, web, after, 500, "wrong-provider")
+        response = _page(request, web, after, 503, "no-provider")
+        response.headers["Retry-After"] = str(ceil(error.retry_after_seconds or _RETRY_SECONDS))
+        return response
 
     async def logout(request: Request) -> Response:
         if (value := doors.cookie.of(request.scope)) is not None:
@@ -168,36 +169,34 @@ def routes(web: Web, doors: Doors) -> list[Route]:
     ]
 
 
-def _refused(web: Web) -> Response:
-    return HTMLResponse(_page(web, "/", "The log-in did not work. Try it again."), 401)
-
-
 def _needed(doors: Doors) -> Oidc:
     if doors.oidc is None:
         raise HTTPException(404)
     return doors.oidc
 
 
-def _page(web: Web, after: str, problem: str = "", left: str | None = None) -> str:
+def _page(
+    request: Request, web: Web, after: str, status: int = 200, problem: str = "", left: str | None = None
+) -> Response:
+    """``problem`` is a name of `WORDS`, ``left`` where to log out at the provider, too."""
+    language = language_of(request)
+    words = {name: html.escape(text) for name, text in WORDS[language].items()}
     oidc = token = ""
     if web.oidc is not None:
         oidc = f'<a class="button" href="/login/oidc?next={quote(after, safe="")}">{html.escape(web.oidc.label)}</a>'
     if web.tokens:
         token = (
             f'<form method="post" action="{LOGIN}"><input type="hidden" name="next" value="{html.escape(after)}">'
-            '<label for="token">Token</label>'
+            f'<label for="token">{words["token"]}</label>'
             '<input id="token" name="token" type="password" autocomplete="off" required>'
-            "<button>Log in with a token</button></form>"
+            f"<button>{words['enter']}</button></form>"
         )
-    said = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
-    out = (
-        f'<p>You have logged out here. <a href="{html.escape(left)}">Log out at the provider, too</a></p>'
-        if left
-        else ""
-    )
-    none = "" if oidc or token else "<p>Log in at the reverse proxy in front of this page.</p>"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Log in</title>'
+    said = f'<p class="problem" role="alert">{words[problem]}</p>' if problem else ""
+    out = f'<p>{words["left"]} <a href="{html.escape(left)}">{words["leave-provider"]}</a></p>' if left else ""
+    none = "" if oidc or token else f"<p>{words['at-the-proxy']}</p>"
+    page = (
+        f'<!doctype html><html lang="{language}"><head><meta charset="utf-8"><title>{words["title"]}</title>'
         '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/login/style.css"></head>'
-        f"<body><main><h1>The image archive</h1>{said}{out}{oidc}{token}{none}</main></body></html>"
+        f"<body><main><h1>{words['heading']}</h1>{said}{out}{oidc}{token}{none}</main></body></html>"
     )
+    return HTMLResponse(page, status, {**_UNKEPT, "Content-Language": language})

@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dicomwatchd.plain_text import clean
+from dicomwatchd.web.languages import COOKIE, LANGUAGES, NAMES, language_of
 from dicomwatchd.web.pages import dates
-from dicomwatchd.web.pages.words import LANGUAGES, NAMES, Words, preferred
+from dicomwatchd.web.pages.words import Words
 from dicomwatchd.web.people import Person, Role
 
-COOKIE = "page_language"
 _YEAR_SECONDS = 365 * 86400
 #: No page is kept by a browser on a machine that several people use, nor found there by going back after a log-out.
 NOT_KEPT = {"Cache-Control": "no-store"}
@@ -61,11 +61,6 @@ class Pages:
     def problem(self, request: Request, status: int, name: str, **values: object) -> Response:
         """Something that is not to be had, in a sentence."""
         return self.page(request, "problem.html", status, sentence=self.words(request)(name, **values))
-
-
-def language_of(request: Request) -> str:
-    """In which whoever asks reads: one of `LANGUAGES`."""
-    return preferred(request.headers.get("accept-language", ""), request.cookies.get(COOKIE))
 
 
 def _shown(value: object) -> object:

@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 
-LANGUAGES = ("en", "de")
-#: What each calls itself.
-NAMES = {"en": "English", "de": "Deutsch"}
+from dicomwatchd.web.languages import LANGUAGES
 
 
 def load() -> dict[str, dict[str, str]]:
@@ -16,26 +14,6 @@ def load() -> dict[str, dict[str, str]]:
     text = resources.files(__package__).joinpath("texts.json").read_text("utf-8")
     table: dict[str, dict[str, str]] = json.loads(text)
     return {language: {name: texts[language] for name, texts in table.items()} for language in LANGUAGES}
-
-
-def preferred(accept_language: str, chosen: str | None) -> str:
-    """The language that was chosen, or that the browser asks for first (RFC 9110 12.5.4); English where it wants
-    neither."""
-    if chosen in LANGUAGES:
-        return str(chosen)
-    wanted: list[tuple[float, int, str]] = []
-    for number, part in enumerate(accept_language.split(",")[:20]):
-        name, _, parameters = part.strip().partition(";")
-        weight = 1.0
-        if parameters.strip().startswith("q="):
-            try:
-                weight = float(parameters.strip()[2:])
-            except ValueError:
-                weight = 0.0
-        language = name.strip().lower().partition("-")[0]
-        if language in LANGUAGES and weight > 0:
-            wanted.append((-weight, number, language))
-    return min(wanted)[2] if wanted else "en"
 
 
 class Words:
