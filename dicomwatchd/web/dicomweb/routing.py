@@ -57,8 +57,9 @@ def routes(
     reader = ArchiveReader(series)
     room = Room(limits.most, lambda: shutil.disk_usage(series.directory).free, limits.wait_seconds)
     archive = Archive(reader, audit, work, room)
-    retrieval = Retrieval(archive, pictures, random, base_url)
-    searches = _Searches(Searcher(catalogue, reader), archive, ReadAhead(series.read_ahead, reading), base_url)
+    ahead = ReadAhead(series.read_ahead, reading)
+    retrieval = Retrieval(archive, ahead, pictures, random, base_url)
+    searches = _Searches(Searcher(catalogue, reader), archive, ahead, base_url)
     handlers: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [
         (_INSTANCE + "/frames/{frames}", retrieval.frames),  # first, for it is asked for a thousand times as often
         ("/studies", searches.studies),

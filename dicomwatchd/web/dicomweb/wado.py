@@ -16,6 +16,7 @@ from dicomwatchd.fetch.spool import MEMORY_BYTES as SMALL_FILE_BYTES
 from dicomwatchd.intake.dicom.opening import DEFLATED
 from dicomwatchd.series.grouping import Held, held_for_file
 from dicomwatchd.web.dicomweb import multipart, negotiation, rendered, sending
+from dicomwatchd.web.dicomweb.ahead import ReadAhead
 from dicomwatchd.web.dicomweb.asked import Archive, chosen, require_one_patient, sound
 from dicomwatchd.web.dicomweb.errors import NotAcceptable, NotFound, NotRenderable, Refused, TooMuch
 from dicomwatchd.web.dicomweb.negotiation import Chosen, Range
@@ -44,8 +45,16 @@ _CHANGING = "private, no-cache"
 class Retrieval:
     """The handlers. ``pictures`` are the threads that decode; ``random`` gives so many random bytes."""
 
-    def __init__(self, archive: Archive, pictures: Executor, random: Callable[[int], bytes], base_url: str) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        ahead: ReadAhead,
+        pictures: Executor,
+        random: Callable[[int], bytes],
+        base_url: str,
+    ) -> None:
         self._archive, self._work, self._reader = archive, archive.work, archive.reader
+        self._ahead = ahead
         self._pictures, self._random, self._base_url = Work(pictures), random, base_url
         self._places = asyncio.Semaphore(_PICTURES_AT_ONCE)
 
@@ -117,6 +126,7 @@ class Retrieval:
         rest."""
         negotiation.choose(_ranges(request), [negotiation.JSON])
         study = await self._archive.study(request)
+        self._ahead.begin(study.study_uid)  # while the viewer itself still starts
         await self._archive.record(request, "metadata", study.study_uid)
         found = {
             "instances": len(study.instances),
