@@ -62,7 +62,7 @@ _SECRET_BYTES = 4096
 EXITS = """exit status:
   0  normal end, after SIGTERM
   1  it could not start or go on: a port, the archive, its state or a certificate
-  2  bad usage or configuration, or no web: in it"""
+  2  bad usage or configuration, no web: in it, or packages of the page are missing"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
