@@ -15,10 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         package = (error.name or __package__ or "").partition(".")[0]
         if package == "dicomwatchd":
             raise
-        print(
-            f"dicomwatchd-web: the package {package} is missing. What the page needs is installed by"
-            " `scripts/install --with-web`, by the Debian package dicomwatchd-web, or by pip install 'dicomwatchd[web]'.",
-            file=sys.stderr,
+        sys.stderr.write(
+            f"dicomwatchd-web: the package {package} is missing. What the page needs is installed by `scripts/install"
+            " --with-web`, by the Debian package dicomwatchd-web, or by pip install 'dicomwatchd[web]'.\n"
         )
         return _USAGE
     return process.main(arguments)
