@@ -36,6 +36,12 @@ configured_state() {
   printf '%s\n' "${named:-$default_state}"
 }
 
+# Prints the state of the web process as dicomwatchd-folders has told its unit, or the default.
+web_state_in_use() {
+  named=$(sed -n 's/^ReadWritePaths="-\(\/.*\)"$/\1/p' "$own_units/$web.service.d/folders.conf" 2>/dev/null) || named=
+  printf '%s\n' "${named:-$web_state}"
+}
+
 # Whether scripts/install has installed the service.
 installed_by_script() {
   grep -qs '^# Installed by scripts/install' $own_units/dicomwatchd.service

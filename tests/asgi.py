@@ -48,8 +48,10 @@ def asked(
     body: bytes = b"",
     peer: str = "127.0.0.1",
     state: Mapping[str, Any] | None = None,
+    is_gone: bool = False,
 ) -> Answer:
-    """``target`` as it stands in the request's line. ``body`` comes in two pieces."""
+    """``target`` as it stands in the request's line. ``body`` comes in two pieces. ``is_gone``: whoever has asked does
+    not wait for the answer."""
     path, _, query = target.partition("?")
     pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
     if not any(name.lower() == "host" for name, _ in pairs):
@@ -78,6 +80,8 @@ def asked(
     async def receive() -> Message:
         if pieces:
             return pieces.pop(0)
+        if is_gone:
+            return {"type": "http.disconnect"}
         await asyncio.Event().wait()  # the client stays
         raise AssertionError
 

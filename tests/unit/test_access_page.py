@@ -70,6 +70,7 @@ def test_what_is_no_search_is_said(record: AccessRecord) -> None:
     for name, value, said in (
         ("from", "yesterday", "from-problem"),
         ("to", "2026-13-01", "to-problem"),
+        ("to", "9999-12-31", "to-problem"),
         ("study", "../x", "study-problem"),
     ):
         answer = ask(record, **{name: value})

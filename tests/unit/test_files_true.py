@@ -270,6 +270,26 @@ def test_the_package_s_scripts_find_the_state_of_a_configuration(text: str, stat
         assert known == state, "this test is wrong"
 
 
+@pytest.mark.parametrize(
+    ("state", "found"), [(None, "/var/lib/dicomwatchd-web"), ("/srv/the web", "/srv/the web")], ids=["default", "own"]
+)
+def test_the_package_s_scripts_find_the_state_of_the_web_process(state: str | None, found: str, tmp_path: Path) -> None:
+    """Whose tokens are to go when the package is purged."""
+    archive = {
+        "store": {"kind": "directory", "path": "/srv/archive"},
+        "catalogue": {"kind": "sqlite", "path": "/srv/archive/catalogue.db"},
+    }
+    web = {"tokens": True, **({} if state is None else {"state": state})}
+    folder = tmp_path / "dicomwatchd-web.service.d"
+    folder.mkdir()
+    settings = loading.parse({"archive": archive, "web": web})
+    text = web_drop_in.drop_in(settings, SAMPLE, unit_drop_in.Reach(None, "-"), credential=False)
+    (folder / "folders.conf").write_text(text)
+    script = f'. "{ROOT}/scripts/service.sh"; own_units="{tmp_path}"; web_state_in_use'
+    done = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{found}\n"
+
+
 def test_scripts_can_be_run() -> None:
     for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"]:
         if path.is_file() and path.read_bytes().startswith(b"#!"):

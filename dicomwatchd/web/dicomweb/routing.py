@@ -112,9 +112,8 @@ class _Searches:
         media_type = negotiation.choose_json(accepted)
         asked = matching.parse(request.query_params.multi_items())
         study = _uid(request, "study")
-        named = {study} if study is not None else asked.uids(matching.STUDY_INSTANCE_UID) or ()
-        if len(named) == 1:
-            self._ahead.begin(*named)
+        if study is not None:
+            self._ahead.begin(study)
         found = await self._archive.work.call_while_wanted(request, partial(search, asked))
         # A list of studies is no look at any of them; what is within one is, in whichever study it was found.
         looked_into = {study} if study is not None else set()

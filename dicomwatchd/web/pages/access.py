@@ -65,7 +65,7 @@ class AccessPages:
         for name, days in (("from", 0), ("to", 1)):
             try:
                 ends[name] = _begin_of(dates.typed(given[name], language, self._today()), days)
-            except dates.NoDate:
+            except (dates.NoDate, OverflowError):  # the day after the last one that there is
                 problems[name] = "search.bad.date"
         study = None
         try:

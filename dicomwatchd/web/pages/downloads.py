@@ -10,12 +10,13 @@ import io
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, StudyNotFound
 from dicomwatchd.fetch import look_up
@@ -96,6 +97,24 @@ class _Pipe(io.RawIOBase):
             yield piece
 
 
+class _Zip(StreamingResponse):
+    """What ``write`` puts into a pipe, in a thread. ``ended`` is called in any case: a generator that nobody has begun
+    to take, for whoever asked has gone by then, would never come to its end."""
+
+    def __init__(self, write: Callable[[_Pipe], None], ended: Callable[[], None], headers: dict[str, str]) -> None:
+        self._pipe, self._ended = _Pipe(), ended
+        self._writing = threading.Thread(target=write, args=(self._pipe,), name="page-zip", daemon=True)
+        super().__init__(iter(self._pipe), media_type="application/zip", headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._writing.start()
+            await super().__call__(scope, receive, send)
+        finally:
+            self._pipe.is_given_up = True
+            self._ended()
+
+
 class Downloads:
     def __init__(self, parts: PageParts, pages: Pages) -> None:
         self._parts, self._pages = parts, pages
@@ -119,24 +138,11 @@ class Downloads:
         except BaseException:  # whatever it was: the seat is free again
             self._seats.release()
             raise
-        return StreamingResponse(
-            self._pieces(found, places, cold),
-            media_type="application/zip",
-            headers={
-                "Content-Disposition": f'attachment; filename="study-{study_uid}.zip"',
-                "Cache-Control": "no-store",
-            },
-        )
-
-    def _pieces(self, found: Found, places: list[Placed], cold: Cold) -> Iterator[bytes]:
-        pipe = _Pipe()
-        writing = threading.Thread(target=self._write, args=(pipe, found, places, cold), name="page-zip", daemon=True)
-        try:
-            writing.start()
-            yield from pipe
-        finally:
-            pipe.is_given_up = True
-            self._seats.release()
+        headers = {
+            "Content-Disposition": f'attachment; filename="study-{study_uid}.zip"',
+            "Cache-Control": "no-store",
+        }
+        return _Zip(lambda pipe: self._write(pipe, found, places, cold), self._seats.release, headers)
 
     def _write(self, pipe: _Pipe, found: Found, places: list[Placed], cold: Cold) -> None:
         try:
