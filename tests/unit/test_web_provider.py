@@ -3,6 +3,7 @@ between, could say, and no log-in comes of it."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -21,12 +22,13 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from dicomwatchd.config.web import Web, WebOidc, WebRoles
+from dicomwatchd.errors import Transient
 from dicomwatchd.web.answers import Answers
 from dicomwatchd.web.login import pages
 from dicomwatchd.web.login.admission import SESSION_COOKIE, Admission, Doors
 from dicomwatchd.web.login.cookies import Cookie
 from dicomwatchd.web.login.log_outs import EVENT, LogOut
-from dicomwatchd.web.login.oidc import COOKIE, Oidc
+from dicomwatchd.web.login.oidc import COOKIE, LoginRefused, Oidc
 from dicomwatchd.web.login.provider import Provider
 from dicomwatchd.web.login.sessions import Sessions
 from dicomwatchd.web.login.signed import Signed
@@ -45,6 +47,7 @@ class Liar:
 
     def __init__(self, keys: tuple[RSAKey, RSAKey]) -> None:
         self.key, self.other = keys
+        self.kid = "one"
         self.described: dict[str, Any] = {}
         self.claims: dict[str, Any] = {}
         self.userinfo: dict[str, Any] = {}
@@ -54,6 +57,9 @@ class Liar:
         self.nonce = ""
         self.has_no_token = False
         self.status = 200
+        #: What is answered at a path instead, and where nothing is, until it is let.
+        self.instead: dict[str, Any] = {}
+        self.held: dict[str, threading.Event] = {}
         self.asked: list[str] = []
         liar = self
 
@@ -66,7 +72,10 @@ class Liar:
                 self._answer(liar.answer(urlsplit(self.path).path, {name: one[0] for name, one in form.items()}))
 
             def _answer(self, document: dict[str, Any]) -> None:
-                data = json.dumps(document).encode()
+                path = urlsplit(self.path).path
+                if path in liar.held:
+                    liar.held[path].wait(60)
+                data = json.dumps(liar.instead.get(path, document)).encode()
                 self.send_response(400 if "error" in document else liar.status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
@@ -100,7 +109,7 @@ class Liar:
                 **self.described,
             }
         if path == "/keys":
-            return {"keys": [self.key.as_dict(private=False)]}
+            return {"keys": [{**self.key.as_dict(private=False), "kid": self.kid}]}
         if path == "/me":
             return self.userinfo
         assert path == "/token"
@@ -129,7 +138,7 @@ class Liar:
             return ".".join(
                 base64.urlsafe_b64encode(json.dumps(one).encode()).decode().rstrip("=") for one in parts
             ) + "."  # fmt: skip
-        header = {"alg": self.algorithm, "kid": "one"}
+        header = {"alg": self.algorithm, "kid": self.kid}
         return jwt.encode(header, claims, self.signs_with, algorithms=[self.algorithm])
 
 
@@ -423,8 +432,15 @@ def logout_token(site: Site, **changed: Any) -> str:
         **changed,
     }
     claims = {name: value for name, value in said.items() if value is not None}
-    header = {"alg": site.liar.algorithm, "kid": "one", "typ": changed.get("typ", "logout+jwt")}
+    header = {"alg": site.liar.algorithm, "kid": site.liar.kid, "typ": changed.get("typ", "logout+jwt")}
     return jwt.encode(header, claims, site.liar.signs_with, algorithms=[site.liar.algorithm])
+
+
+def junk(site: Site) -> str:
+    """What anybody can make of a token: with a key that the provider does not have."""
+    _, *rest = logout_token(site).split(".")
+    header = base64.urlsafe_b64encode(b'{"alg":"RS256","kid":"unknown"}').decode().rstrip("=")
+    return ".".join((header, *rest))
 
 
 def told(site: Site, token: str) -> int:
@@ -478,12 +494,111 @@ def test_a_logout_token_counts_once_and_by_the_provider_s_key_alone(site: Site) 
 
 def test_keys_that_nobody_knows_are_asked_for_now_and_then(site: Site) -> None:
     site.log_in()
-    token = logout_token(site).split(".")
-    token[0] = base64.urlsafe_b64encode(b'{"alg":"RS256","kid":"unknown"}').decode().rstrip("=")
     before = len(site.liar.asked)
-    assert [told(site, ".".join(token)) for _ in range(5)] == [400] * 5 and len(site.liar.asked) == before + 1
+    assert [told(site, junk(site)) for _ in range(5)] == [400] * 5 and len(site.liar.asked) == before + 1
     site.clock.advance(31)
-    assert told(site, ".".join(token)) == 400 and len(site.liar.asked) == before + 2
+    assert told(site, junk(site)) == 400 and len(site.liar.asked) == before + 2
+
+
+def together(site: Site, *tokens: str) -> list[LogOut | BaseException]:
+    """What becomes of log-outs that all come before the provider has answered anything."""
+
+    async def all_of_them() -> list[LogOut | BaseException]:
+        told = (site.provider.logged_out(one) for one in tokens)
+        return await asyncio.gather(*told, return_exceptions=True)
+
+    return asyncio.run(asyncio.wait_for(all_of_them(), 120))
+
+
+@pytest.mark.parametrize("what", ["the description is old", "the key is new"])
+def test_log_outs_that_come_together_all_count(site: Site, what: str) -> None:
+    site.log_in()
+    if what == "the key is new":
+        site.liar.kid = "two"
+    else:
+        site.clock.advance(3601)
+    site.liar.asked.clear()
+    tokens = [logout_token(site, sub=f"person {number}", jti=str(number)) for number in range(40)]
+    tokens[7:7] = [junk(site)]
+    outs = together(site, *tokens)
+    assert isinstance(outs.pop(7), LoginRefused)
+    assert outs == [LogOut(f"person {number}", None) for number in range(40)]
+    assert site.liar.asked.count("/keys") == 1
+
+
+@pytest.mark.parametrize("answer", [{"error": "trouble"}, {"keys": []}, {"keys": "none"}, {"keys": [7]}, [], "", 7])
+@pytest.mark.parametrize("known", [False, True])
+def test_no_log_out_is_refused_for_keys_that_could_not_be_fetched(site: Site, answer: object, known: bool) -> None:
+    """A provider sends one that was refused (400) never again. After a rest it is asked anew, by whoever comes."""
+    if known:
+        site.log_in()
+        site.liar.kid = "two"
+    site.liar.instead["/keys"] = answer
+    before = site.liar.asked.count("/keys")
+    outs = together(site, *(logout_token(site, jti=str(number)) for number in range(20)), junk(site))
+    assert [type(one) for one in outs] == [Transient] * 21
+    assert [told(site, one) for one in (junk(site), logout_token(site))] == [503] * 2
+    assert site.liar.asked.count("/keys") == before + 1
+    del site.liar.instead["/keys"]
+    site.clock.advance(6)
+    assert told(site, logout_token(site)) == 200
+    assert site.liar.asked.count("/keys") == before + 2
+
+
+def test_keys_that_could_not_be_read_keep_nobody_out(site: Site) -> None:
+    """Whoever sends a token that is none has them fetched, and must not have people refused by it."""
+    site.begin()
+    site.liar.instead["/keys"] = {"keys": "none"}
+    assert told(site, junk(site)) == 503
+    del site.liar.instead["/keys"]
+    assert site.log_in().status == 303
+
+
+def test_log_ins_and_log_outs_do_not_wait_in_each_other_s_place(site: Site) -> None:
+    """So many log-ins wait for the description, and are of anybody; and so are log-outs."""
+    path = "/.well-known/openid-configuration"
+    site.liar.held[path] = threading.Event()
+    false, true = junk(site), logout_token(site)
+
+    async def test() -> None:
+        outs = [asyncio.create_task(site.provider.logged_out(false)) for _ in range(200)]
+        await seen(site, path)
+        ins = [asyncio.create_task(site.provider.begin()) for _ in range(16)]
+        await asyncio.sleep(0)
+        with pytest.raises(Transient):
+            await site.provider.begin()
+        out = asyncio.create_task(site.provider.logged_out(true))
+        await asyncio.sleep(0)
+        site.liar.held[path].set()
+        assert len(await asyncio.gather(*ins)) == 16
+        assert {type(one) for one in await asyncio.gather(*outs, return_exceptions=True)} == {LoginRefused}
+        assert await out == LogOut("somebody", None)
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+    assert site.liar.asked == [path, "/keys"]
+
+
+def test_log_ins_under_way_take_no_keys_from_a_log_out(site: Site) -> None:
+    site.liar.held["/token"] = threading.Event()
+
+    async def test() -> None:
+        begun = await site.provider.begin()
+        ins = [asyncio.create_task(site.provider.finish(begun, {"code": "the-code"})) for _ in range(8)]
+        await seen(site, "/token", 8)
+        with pytest.raises(Transient):
+            await site.provider.finish(begun, {"code": "the-code"})
+        site.clock.advance(3601)
+        assert await site.provider.logged_out(logout_token(site)) == LogOut("somebody", None)
+        site.liar.held["/token"].set()
+        await asyncio.gather(*ins, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+
+
+async def seen(site: Site, path: str, times: int = 1) -> None:
+    async with asyncio.timeout(60):
+        while site.liar.asked.count(path) < times:
+            await asyncio.sleep(0.01)
 
 
 def test_a_log_out_that_comes_while_the_code_is_exchanged_counts(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

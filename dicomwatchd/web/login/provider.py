@@ -1,14 +1,16 @@
 """The provider of OpenID Connect, by Authlib: authorization code flow with PKCE (OpenID Connect Core 1.0, RFC 7636).
 
 The provider's description is read again now and then, and its keys with it: a key that it has withdrawn is not taken
-for longer than that. One that it has newly is fetched when the first token comes that is signed with it.
+for longer than that. One that it has newly is fetched when the first token comes that is signed with it. Log-outs come
+in crowds, when a provider ends all sessions: the keys are fetched for all of them once, and none is refused for a key
+that nobody has looked for, since a provider sends one that was refused never again.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -23,7 +25,7 @@ from joserfc.jws import JWSRegistry
 from dicomwatchd.config.web import WebOidc, is_local
 from dicomwatchd.errors import Misconfigured, Permanent, Transient
 from dicomwatchd.ports import Clock
-from dicomwatchd.web.login.conversations import Conversations, Kept
+from dicomwatchd.web.login.conversations import Conversations, Kept, Waiting
 from dicomwatchd.web.login.log_outs import LogOut, LogOuts
 from dicomwatchd.web.login.oidc import Begun, Known, LoginRefused
 
@@ -34,7 +36,8 @@ _DESCRIPTION_SECONDS = 3600.0
 _TIMEOUT_SECONDS = 4.0
 _CONVERSATION_SECONDS = 10.0
 _MOST_CONVERSATIONS = 8
-_MOST_WAITING = 16
+#: Of anybody who wants in, and of log-outs: each costs a connection, and half of those are left to others.
+_MOST_LOG_INS_WAITING, _MOST_LOG_OUTS_WAITING = 16, 256
 #: A provider that was not there is not asked again for so long.
 _REST_SECONDS = 5.0
 #: Whoever sends tokens with keys that nobody knows has them fetched no oftener.
@@ -54,16 +57,18 @@ class Provider:
         self._settings, self._secret, self._callback, self._clock = settings, secret, callback, clock
         self._context = _trusting(settings)
         self._conversations = Conversations(_MOST_CONVERSATIONS, _CONVERSATION_SECONDS)
-        self._described = Kept(
-            self._describe, clock, good_seconds=_DESCRIPTION_SECONDS, rest_seconds=_REST_SECONDS, most=_MOST_WAITING
-        )
+        # Description and keys, each by one at a time: the log-ins under way do not matter to them.
+        self._by_one = Conversations(2, _CONVERSATION_SECONDS)
+        self._log_ins_waiting = Waiting(_MOST_LOG_INS_WAITING)
+        self._log_outs_waiting = Waiting(_MOST_LOG_OUTS_WAITING)
+        self._described = Kept(self._describe, clock, good_seconds=_DESCRIPTION_SECONDS, rest_seconds=_REST_SECONDS)
+        self._keys = Kept(self._fetch_keys, clock, good_seconds=_KEYS_SECONDS, rest_seconds=_REST_SECONDS)
         self._log_outs = LogOuts(settings.issuer, settings.client_id, clock)
-        self._keys_asked_at: float | None = None
 
     async def begin(self) -> Begun:
         """Raises Transient, Permanent."""
         with _translated():
-            app = await self._described.current()
+            app = await self._described.current(self._log_ins_waiting)
             made = await app.create_authorization_url(self._callback)
         return Begun(made["url"], made["state"], made["nonce"], made["code_verifier"])
 
@@ -71,7 +76,7 @@ class Provider:
         """``answer`` is what the browser has brought back, with the state of ``begun``. Raises Transient, Permanent,
         LoginRefused."""
         with _translated():
-            app = await self._described.current()
+            app = await self._described.current(self._log_ins_waiting)
             described = app.server_metadata
             # RFC 9207: an answer of another provider's, sent on by its client.
             issuer = answer.get("iss")
@@ -105,13 +110,8 @@ class Provider:
         with _of_anybody():
             kid = jws.extract_compact(token.encode()).headers().get("kid")
         with _translated():
-            app = await self._described.current()
-            keys = app.server_metadata.get("jwks")
-            if keys is None or not _has_key(keys, kid):
-                self._require_rest_for_keys()
-                async with self._conversations.one():
-                    keys = await app.fetch_jwk_set(force=True)
-            known = KeySet.import_key_set(keys)
+            app = await self._described.current(self._log_outs_waiting)
+            known = await self._keys_for(app, kid)
         registry = JWSRegistry(
             algorithms=app.server_metadata["id_token_signing_alg_values_supported"], strict_check_header=False
         )
@@ -129,12 +129,27 @@ class Provider:
         asked = urlencode({"client_id": self._settings.client_id, "post_logout_redirect_uri": back})
         return f"{end}{'&' if '?' in end else '?'}{asked}"
 
-    def _require_rest_for_keys(self) -> None:
-        """Raises LoginRefused."""
-        now = self._clock.monotonic()
-        if self._keys_asked_at is not None and now - self._keys_asked_at < _KEYS_SECONDS:
-            raise LoginRefused("the logout token is signed with a key that the provider did not have a moment ago")
-        self._keys_asked_at = now
+    async def _keys_for(self, app: StarletteOAuth2App, kid: object) -> KeySet:
+        """Those that are known, if the token's is one of them, and otherwise what was fetched for all a moment ago, or
+        is now. Raises Transient, Permanent, and LoginRefused where it is not one of those, either."""
+        known = _read_keys(app.server_metadata.get("jwks"))
+        if known is None or not _has_key(known, kid):
+            known = await self._keys.current(self._log_outs_waiting)
+            if not _has_key(known, kid):
+                raise LoginRefused("the logout token is signed with a key that the provider did not have a moment ago")
+        return known
+
+    async def _fetch_keys(self) -> KeySet:
+        """Raises Transient, also where what comes are no keys: that says nothing of a token; Permanent."""
+        app = await self._described.current(self._log_outs_waiting)
+        before, known = app.server_metadata.get("jwks"), None
+        with _translated(), suppress(ValueError):
+            async with self._by_one.one():
+                known = _read_keys(await app.fetch_jwk_set(force=True))
+        if known is None:
+            app.server_metadata["jwks"] = before  # Authlib has kept what came, and would use it for log-ins
+            raise Transient("the keys of the log-in's provider cannot be read", code="oidc", hint="its jwks_uri")
+        return known
 
     async def _known(self, app: StarletteOAuth2App, token: dict[str, Any], claims: dict[str, Any]) -> Known:
         """Some providers say it in the ID token, others to whoever asks with the access token."""
@@ -160,7 +175,7 @@ class Provider:
     async def _describe(self) -> StarletteOAuth2App:
         """Raises Transient, Permanent."""
         with _translated():
-            async with self._conversations.one():
+            async with self._by_one.one():
                 return await self._fetched()
 
     async def _fetched(self) -> StarletteOAuth2App:
@@ -211,9 +226,17 @@ def _trusting(settings: WebOidc) -> ssl.SSLContext:
     return context
 
 
-def _has_key(keys: Any, kid: object) -> bool:
+def _read_keys(document: Any) -> KeySet | None:
+    """None where there are none in it."""
+    try:
+        return KeySet.import_key_set(document)
+    except (JoseError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _has_key(keys: KeySet, kid: object) -> bool:
     """Of a token that names none nobody can tell."""
-    return kid is None or any(one.kid == kid for one in KeySet.import_key_set(keys))
+    return kid is None or any(one.kid == kid for one in keys)
 
 
 @contextmanager
