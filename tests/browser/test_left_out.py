@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,16 +17,30 @@ from tests.system.site import Site
 from tests.system.web_process import WebProcess
 
 BOX = "#dicomwatchd-left-out"
-LEFT_OUT = "**/left-out"
+LEFT_OUT, METADATA = "**/left-out", "**/metadata"
+FAILED = {
+    "en": "A series of this study cannot be shown.",
+    "de": "Eine Serie dieser Studie kann nicht gezeigt werden.",
+}
 WHERE = """selector => { const at = document.querySelector(selector).getBoundingClientRect();
   const covered = [...document.querySelectorAll('canvas')].map(one => one.getBoundingClientRect()).filter(
     one => one.left < at.right && at.left < one.right && one.top < at.bottom && at.top < one.bottom);
   return covered.length; }"""
 
+#: As the viewer asks for a series: the status.
+ASK = """([study, series, givesUp]) => new Promise(done => {
+  const asking = new XMLHttpRequest();
+  asking.open('GET', `/dicom-web/studies/${study}/series/${series}/metadata`);
+  asking.responseType = 'json';
+  asking.onloadend = () => done(asking.status);
+  asking.send();
+  if (givesUp) asking.abort();
+})"""
+
 
 class Archived:
-    """Studies of which one image is damaged, one there is in two versions, whose files name two patients; and a sound
-    one."""
+    """Studies of which one image is damaged, one there is in two versions, one is damaged and of another the archive
+    has other bytes now, whose files name two patients; and a sound one."""
 
     def __init__(self, root: Path, viewer_folder: Path) -> None:
         self.site = Site(root)
@@ -34,10 +48,12 @@ class Archived:
         maker = Maker(seed=190, patient=Patient("LEFT^OUT", "left-out"))
         made = {
             name: maker.ct_series(self.site.inbox / name, slices=4, rows=64, columns=64, study=number)
-            for number, name in enumerate(("damaged", "versions", "sound"))
+            for number, name in enumerate(("damaged", "versions", "sound", "altered"))
         }
-        first = made["damaged"][0].path
-        first.write_bytes(first.read_bytes()[:-8])
+        for name in ("damaged", "altered"):
+            first = made[name][0].path
+            first.write_bytes(first.read_bytes()[:-8])
+        pixels = made["altered"][3].path.read_bytes()[-64:]
         one = made["versions"][0].path
         (one.parent / "again").write_bytes(one.read_bytes()[:-8] + bytes(8))
         for number, patient in enumerate((Patient(), Patient("ROE^JOHN", "P2", "19510213", "M")), 1):
@@ -45,6 +61,10 @@ class Archived:
                 self.site.inbox / f"two{number}", slices=2, study=0, series=number, rows=16, columns=16
             )
         assert self.site.once() in (0, 1)
+        stored = [path for path in (root / "archive").rglob("*") if path.is_file() and pixels in path.read_bytes()]
+        assert len(stored) == 1
+        stored[0].chmod(0o600)
+        stored[0].write_bytes(stored[0].read_bytes().replace(pixels, bytes(64)))
         self.study_uids = {name: files[0].study_uid for name, files in made.items()}
         self.web = WebProcess(self.site, viewer=str(viewer_folder))
         self.web.configure()
@@ -163,3 +183,58 @@ def test_an_archive_that_does_not_say_it_is_no_sound_study(browser: Browser, arc
         Viewer(someone.page, archived.web.url).open(archived.study_uids["sound"])
         expect(someone.page.locator(BOX)).to_contain_text("Whether all images are shown is not known")
         assert len(asked) == 2, "it is asked once more"
+
+
+def test_what_cannot_be_read_is_said_beside_what_is_left_out(browser: Browser, archived: Archived) -> None:
+    """It is not in the count, which was said before."""
+    with logged_in(browser, archived) as someone:
+        Viewer(someone.page, archived.web.url).open(archived.study_uids["altered"])
+        box = someone.page.locator(BOX)
+        expect(box).to_contain_text(SAID["damaged", "en"])
+        expect(box).to_contain_text("Images of a series are left out: they cannot be read")
+        assert FAILED["en"] not in box.inner_text()
+
+
+def _not_now(route: Route) -> None:
+    route.fulfill(status=503, json={"error": "cold-storage"})
+
+
+def _unreadable(route: Route) -> None:
+    route.fulfill(status=409, json={"error": "unreadable-instance"})
+
+
+def _damaged(route: Route) -> None:
+    route.fulfill(status=409, json={"error": "damaged-instance"})
+
+
+def _broken(route: Route) -> None:
+    route.abort("connectionreset")
+
+
+@pytest.mark.parametrize(("answer", "language"), [(_not_now, "de"), (_unreadable, "en"), (_broken, "en")])
+def test_a_series_that_is_not_to_be_had_is_said_beside_what_is_left_out(
+    browser: Browser, archived: Archived, answer: Callable[[Route], None], language: str
+) -> None:
+    with logged_in(browser, archived, language) as someone:
+        someone.page.route(METADATA, answer)
+        someone.page.goto(f"{archived.web.url}/viewer?StudyInstanceUIDs={archived.study_uids['damaged']}")
+        box = someone.page.locator(BOX)
+        expect(box).to_contain_text(SAID["damaged", language])
+        expect(box).to_contain_text(FAILED[language])
+        someone.complaints.clear()  # that it was answered 503, and what the viewer makes of that
+
+
+def test_what_is_in_the_count_or_not_asked_any_more_is_no_failure(browser: Browser, archived: Archived) -> None:
+    """A series of which nothing is sound; what the viewer gives up by itself."""
+    study = archived.study_uids["damaged"]
+    with logged_in(browser, archived) as someone:
+        page = someone.page
+        Viewer(page, archived.web.url).open(study)
+        expect(page.locator(BOX)).to_contain_text(SAID["damaged", "en"])
+        page.route("**/series/1.1/metadata", _damaged)
+        page.route("**/series/1.2/metadata", _unreadable)
+        for gives_up, expected in ((False, 409), (True, 0)):
+            assert page.evaluate(ASK, [study, "1.1", gives_up]) == expected
+        assert FAILED["en"] not in page.locator(BOX).inner_text()
+        assert page.evaluate(ASK, [study, "1.2", False]) == 409
+        expect(page.locator(BOX)).to_contain_text(FAILED["en"])

@@ -241,7 +241,8 @@ def test_the_damaged_and_the_unknown_are_refused_and_what_is_beside_them_is_show
             assert answer.status == 206 and qido.UNSOUND_LEFT_OUT in answer.headers["warning"]
             assert parts(answer) == [web.shelf.files[uid] for uid in web.uids[1:]]
             metadata = web.get(f"{path}/metadata")
-            assert len(json.loads(metadata.body)) == 3 and qido.UNSOUND_LEFT_OUT in metadata.headers["warning"]
+            assert len(json.loads(metadata.body)) == 3
+            assert metadata.headers["warning"] == wado.warning(qido.UNSOUND_LEFT_OUT)
         web.listed()
         found = web.get(web.study("/instances"))
         assert len(json.loads(found.body)) == 3 and qido.UNSOUND_LEFT_OUT in found.headers["warning"]
@@ -315,9 +316,24 @@ def test_other_bytes_than_the_recorded_ones_are_not_handed_out(web: Web) -> None
 def test_without_its_bytes_an_instance_has_no_metadata_and_the_others_say_so(web: Web) -> None:
     web.alter()
     assert web.get(web.path(0, "/metadata")).status == 502
-    answer = web.get(web.study("/metadata"))
-    assert answer.status == 200 and len(json.loads(answer.body)) == 3
-    assert qido.UNSOUND_LEFT_OUT in answer.headers["warning"] and "etag" not in answer.headers
+    web.listed()
+    for path in (web.study("/metadata"), web.study("/instances")):
+        answer = web.get(path)
+        assert answer.status == 200 and len(json.loads(answer.body)) == 3
+        assert answer.headers["warning"] == wado.warning(qido.UNREADABLE_LEFT_OUT) and "etag" not in answer.headers
+
+
+def test_why_something_is_left_out_is_told_apart(web: Web) -> None:
+    """The unreadable are in no count of what is unsound: whoever has that would not miss them."""
+    unsound(web, damage="cut off")
+    web.alter(1)
+    web.listed()
+    for path in (web.study("/metadata"), web.study("/instances")):
+        answer = web.get(path)
+        assert answer.status == 200 and len(json.loads(answer.body)) == 2
+        assert answer.headers["warning"] == ", ".join(
+            map(wado.warning, (qido.UNSOUND_LEFT_OUT, qido.UNREADABLE_LEFT_OUT))
+        )
 
 
 def test_an_answer_that_cannot_be_ended_is_torn(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,8 @@ _OF_EVERY_INSTANCE = frozenset(
 
 SEVERAL_PATIENTS = "A study whose files name two patients is listed, and its instances are not handed out."
 UNSOUND_LEFT_OUT = "Damaged or conflicting instances are left out."
+#: Of instances that are sound as far as the manifest says: they are in no count of what is left out.
+UNREADABLE_LEFT_OUT = "Instances whose headers cannot be read are left out."
 CUT = "There are additional results that can be requested."
 NOT_ALL_LOOKED_AT = "Not all studies were looked at: ask for less, by date, patient or accession number."
 _NOT_ON_RECORD = "An attribute that is asked for is not on record at this level: everything matched it."
@@ -225,7 +227,7 @@ class Searcher:
                 of_series_alone = [one for one in instances if one.series_uid == series]
                 headers, without = self._reader.headers(study, of_series_alone)
                 if without:
-                    answer.warn(UNSOUND_LEFT_OUT)
+                    answer.warn(UNREADABLE_LEFT_OUT)
                 for header in headers:
                     if matching.all_match(conditions, header.attributes):
                         yield _of_instance(header, study_uid, search, of_study)

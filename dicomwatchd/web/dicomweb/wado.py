@@ -20,7 +20,7 @@ from dicomwatchd.web.dicomweb.ahead import ReadAhead
 from dicomwatchd.web.dicomweb.asked import Archive, chosen, require_one_patient, sound
 from dicomwatchd.web.dicomweb.errors import NotAcceptable, NotFound, NotRenderable, Refused, TooMuch
 from dicomwatchd.web.dicomweb.negotiation import Chosen, Range
-from dicomwatchd.web.dicomweb.qido import UNSOUND_LEFT_OUT
+from dicomwatchd.web.dicomweb.qido import UNREADABLE_LEFT_OUT, UNSOUND_LEFT_OUT
 from dicomwatchd.web.dicomweb.reading import Header, with_urls
 from dicomwatchd.web.dicomweb.sending import Work
 from dicomwatchd.web.dicomweb.standing import HeldInstance, HeldStudy, left_out
@@ -113,10 +113,12 @@ class Retrieval:
         shown, without = await self._work.call(self._reader.headers, study, found)
         if not shown:
             raise next(iter(without.values()))
+        warnings = [UNSOUND_LEFT_OUT] if len(found) < len(named) else []
         if without:
             del headers["ETag"]  # the bytes may come back
-        if without or len(found) < len(named):
-            headers["Warning"] = warning(UNSOUND_LEFT_OUT)
+            warnings.append(UNREADABLE_LEFT_OUT)
+        if warnings:
+            headers["Warning"] = ", ".join(map(warning, warnings))
         base = self._base_url
         items = (with_urls(one, f"{base}{path_of(study, one.instance)}/bulkdata/") for one in shown)
         return await sending.json_answer(self._work, request, items, media_type, headers)

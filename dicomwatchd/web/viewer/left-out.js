@@ -92,6 +92,7 @@
 
   const asked = new Map(); // by study, the promise that it is known
   const isKnown = new Set();
+  const isCounted = new Set(); // what is unsound of these was said, with its number
 
   const once = async study => {
     const answer = await fetch(`/dicom-web/studies/${study}/left-out`, {
@@ -102,12 +103,14 @@
     if (!answer.ok) throw new Error('no answer');
     const found = await answer.json();
     if (found.two_patients) {
+      isCounted.add(study);
       say(study, words.patients);
       return;
     }
     const left = Object.entries(found.left_out);
     if (!left.length) return;
     const reasons = left.map(([standing, number]) => (words[standing] || words.unknown)(number)).join(', ');
+    isCounted.add(study);
     say(study, words.left(left.reduce((sum, [, number]) => sum + number, 0), found.instances, reasons));
   };
 
@@ -137,15 +140,37 @@
     else described.delete(this);
     return open.call(this, method, url, ...rest);
   };
+  // A study that has a note already may lack more than that says: only what is in its count is not said again.
+  const COUNTED = ['damaged-instance', 'conflicting-instance', 'unknown-instance', 'two-patients'];
+  const codeOf = request => {
+    try {
+      const { response } = request;
+      return (typeof response === 'string' ? JSON.parse(response) : response).error;
+    } catch {
+      return null;
+    }
+  };
+  const broken = ({ target }) => {
+    if (described.has(target)) say(described.get(target), words.failed);
+  };
+  const answered = ({ target }) => {
+    const study = described.get(target);
+    if (!study || target.status === 401) return; // a session that has ended leads to the log-in
+    if (target.status >= 400) {
+      const isInCount = target.status === 409 && isCounted.has(study) && COUNTED.includes(codeOf(target));
+      if (!isInCount) say(study, words.failed);
+      return;
+    }
+    const warning = target.getResponseHeader('Warning') || '';
+    const isMore = warning.includes('headers cannot be read') || !isCounted.has(study);
+    if (isMore && warning.includes('left out')) say(study, words.some);
+  };
   const send = XMLHttpRequest.prototype.send;
   XMLHttpRequest.prototype.send = function (...given) {
     const study = described.get(this);
     if (!study) return send.apply(this, given);
-    this.addEventListener('loadend', () => {
-      if (notes.has(study) || this.status === 401) return;
-      if (this.status >= 400) say(study, words.failed);
-      else if ((this.getResponseHeader('Warning') || '').includes('left out')) say(study, words.some);
-    });
+    for (const kind of ['error', 'timeout']) this.addEventListener(kind, broken);
+    this.addEventListener('load', answered);
     if (isKnown.has(study)) return send.apply(this, given);
     ask(study).then(() => send.apply(this, given));
   };
