@@ -11,10 +11,12 @@ import pytest
 
 import dicomwatchd.web.pages as pages
 from dicomwatchd.model import DicomJson
+from dicomwatchd.series.standing import Standing
 from dicomwatchd.web.languages import LANGUAGES, preferred
 from dicomwatchd.web.pages import dates
 from dicomwatchd.web.pages.attributes import person_name, texts
 from dicomwatchd.web.pages.search import query_of
+from dicomwatchd.web.pages.studies import LEFT_OUT
 from dicomwatchd.web.pages.words import Words, load
 
 HERE = Path(pages.__file__).parent
@@ -42,6 +44,16 @@ def test_what_is_said_is_in_the_table_and_what_is_in_the_table_is_said() -> None
     assert {one.removeprefix("upload.js.") for one in known if one.startswith("upload.js.")} == set(
         re.findall(r'\bsay\("(\w+)"', script)
     )
+
+
+def test_why_images_are_not_shown_is_said_as_in_the_viewer() -> None:
+    script = (HERE.parent / "viewer" / "left-out.js").read_text("utf-8")
+    reasons = set(Standing) - {Standing.SOUND}
+    assert {*LEFT_OUT} == reasons
+    for language, table in load().items():
+        for reason in reasons:
+            text = table[LEFT_OUT[reason]].replace("{number}", "${number}")
+            assert f"{reason}: number => `{text}`," in script, (language, reason)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ _T = TypeVar("_T")
 @dataclass(slots=True)
 class Facts:
     """``record`` is None where the archive does not hold the study: it was erased (``erasure``), or not archived yet
-    (``local``). ``left_out`` is how many images the viewer does not show. ``local`` is None where the daemon knows
-    nothing of it, or ``daemon_trouble`` says why it is not known."""
+    (``local``). ``left_out`` is how many images the viewer does not show, by their standing. ``local`` is None where
+    the daemon knows nothing of it, or ``daemon_trouble`` says why it is not known."""
 
     study_uid: Uid
     record: StudyRecord | None = None
@@ -43,7 +43,7 @@ class Facts:
     damaged: list[ManifestInstance] = field(default_factory=list)
     damaged_number: int = 0
     superseded: int = 0
-    left_out: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
     names_two_patients: bool = False
     versions: list[Variants] = field(default_factory=list)
     versions_number: int = 0
@@ -93,7 +93,7 @@ def _of_manifest(facts: Facts, manifest: Manifest) -> None:
     facts.superseded = sum(bool(item.damage) for item in manifest.instances) - len(lacking)
     facts.versions, facts.versions_number = differing[:LISTED], len(differing)
     facts.missing = missing_uids(manifest.listed)
-    facts.left_out = sum(left_out(one for one, _ in entries(manifest)).values())
+    facts.left_out = left_out(one for one, _ in entries(manifest))
     facts.names_two_patients = two_patients(manifest.all_identities) is not None
 
 

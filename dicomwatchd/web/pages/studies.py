@@ -15,6 +15,7 @@ from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
 from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Uid
+from dicomwatchd.series.standing import Standing
 from dicomwatchd.study_completeness import NOTHING_KNOWN, Answer
 from dicomwatchd.web.pages.attributes import name_of, person_name, texts
 from dicomwatchd.web.pages.facts import LISTED, Facts, gather
@@ -27,6 +28,12 @@ _ANSWERS = {
     Answer.NO_SIGN: "complete.no_sign.long",
     Answer.GAPS: "complete.gaps.long",
     Answer.NOT_KNOWN: "complete.not_known.long",
+}
+#: Why the viewer does not show an image, in the words of its own notice (`web/viewer/left-out.js`).
+LEFT_OUT = {
+    Standing.DAMAGED: "study.left_out.damaged",
+    Standing.CONFLICTING: "study.left_out.conflicting",
+    Standing.UNKNOWN: "study.left_out.unknown",
 }
 _PROOF_SECONDS = 300.0
 
@@ -60,6 +67,7 @@ class StudyPages:
             destinations=sorted(self._parts.destinations),
             viewer=view(study_uid) if view is not None and facts.record is not None else "",
             listed=LISTED,
+            left_out=[(LEFT_OUT[Standing(one)], number) for one, number in facts.left_out.items()],
             **_of_record(facts.record),
             **_of_local(facts),
         )
