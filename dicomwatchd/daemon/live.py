@@ -17,6 +17,8 @@ from dicomwatchd.queue.moving import Moving
 LEAST_SECONDS = 0.8
 #: After one that took a second there are so many without.
 REST = 20.0
+#: But not longer: one that waited for a disk for minutes says nothing of what the next will take.
+LONGEST_REST_SECONDS = 30.0
 #: So many studies of each state are told, and so many shipments that were archived last.
 MOST_STUDIES = 30
 LAST_ARCHIVED = 10
@@ -38,7 +40,8 @@ class LiveView:
             if self._newest is None or begun >= self._not_before:
                 self._newest = self._take(begun)
                 ended = self._clock.monotonic()
-                self._not_before = ended + max(LEAST_SECONDS, REST * (ended - begun))
+                rest = min(max(LEAST_SECONDS, REST * (ended - begun)), LONGEST_REST_SECONDS)
+                self._not_before = ended + rest
             return self._newest
 
     def _take(self, begun: float) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from dicomwatchd.telemetry.fields import error_fields
 LEAST_SECONDS = 1.0
 #: After one that took a second there are so many without.
 REST = 20.0
+#: But not longer: one that waited for a disk for minutes says nothing of what the next will take.
+LONGEST_REST_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Sampler:
                 self._rounds += 1
                 self._wanted = False  # whoever asked meanwhile has got this one
                 ended = self._clock.monotonic()
-                self._not_before = ended + max(LEAST_SECONDS, REST * (ended - begun))
+                rest = min(max(LEAST_SECONDS, REST * (ended - begun)), LONGEST_REST_SECONDS)
+                self._not_before = ended + rest
                 self._changed.notify_all()
 
     def _is_asked(self) -> bool:

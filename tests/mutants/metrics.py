@@ -39,6 +39,11 @@ METRICS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         (f"metrics, sampler: {name}", "prometheus/sampling.py", old, new, FIGURES)
         for name, old, new in (
             ("its rest", "max(LEAST_SECONDS, REST * (ended - begun))", "LEAST_SECONDS"),
+            (
+                "its longest rest",
+                "min(max(LEAST_SECONDS, REST * (ended - begun)), LONGEST_REST_SECONDS)",
+                "REST * (ended - begun)",
+            ),
             ("not more often", " and self._clock.monotonic() >= self._not_before:", ":"),
             (
                 "once for all who ask",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.daemon.live import LEAST_SECONDS, REST, LiveView
+from dicomwatchd.daemon.live import LEAST_SECONDS, LONGEST_REST_SECONDS, REST, LiveView
 from dicomwatchd.model import FileState, StudyEvent
 from dicomwatchd.prometheus.counts import Counts
 from dicomwatchd.queue.rows import Proven
@@ -121,12 +121,15 @@ def test_it_is_taken_once_a_second_and_less_often_where_that_takes_long(bench: B
     clock.advance(LEAST_SECONDS - 0.1)
     assert asked() == 1
     clock.advance(0.1)
-    taken.seconds = 2.0
+    taken.seconds = 1.0
     assert asked() == 2
-    clock.advance(REST * 2.0 - 0.1)
+    clock.advance(REST - 0.1)
     assert asked() == 2
     clock.advance(0.2)
+    taken.seconds = 600.0
     assert asked() == 3
+    clock.advance(LONGEST_REST_SECONDS)
+    assert asked() == 4, "a disk that was away for ten minutes is there again"
 
 
 def test_many_that_ask_at_once_have_it_taken_once(bench: Bench) -> None:

@@ -19,10 +19,10 @@ from dicomwatchd.ports import SystemClock
 from dicomwatchd.prometheus import families
 from dicomwatchd.prometheus.counts import BYTES, Counts
 from dicomwatchd.prometheus.exposition import DaemonCollector
-from dicomwatchd.prometheus.sampling import Sample, Sampler
+from dicomwatchd.prometheus.sampling import LONGEST_REST_SECONDS, Sample, Sampler
 from dicomwatchd.queue.rows import Transition
 from tests import alerts
-from tests.pieces import Log
+from tests.pieces import FakeClock, Log
 
 
 def _other(name: str, **figures: object) -> dict[str, object]:
@@ -321,6 +321,20 @@ def test_one_that_took_long_is_not_taken_again_for_long(source: Source) -> None:
     while sampler.newest(0.01) is None:
         pass
     assert sampler._not_before - SystemClock().monotonic() > 4  # 20 times 0.3 s
+    sampler.stop()
+
+
+def test_a_disk_that_was_away_for_minutes_does_not_make_the_figures_old_for_hours() -> None:
+    clock = FakeClock()
+
+    def take() -> dict[str, Any]:
+        clock.advance(600.0)
+        return {}
+
+    sampler = Sampler(take, clock, Log())
+    sampler.start()
+    assert sampler.newest(60) is not None
+    assert sampler._not_before - clock.monotonic() <= LONGEST_REST_SECONDS < 60
     sampler.stop()
 
 
