@@ -14,7 +14,7 @@ from dicomweb_client.api import DICOMwebClient
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.servers.orthanc import Orthanc
-from tests.synthetic import Made, Maker
+from tests.synthetic import Made, Maker, Patient
 from tests.system.site import Site
 from tests.system.test_journey_s3 import archive_of
 from tests.system.web_process import WebProcess
@@ -62,7 +62,8 @@ def test_a_thousand_frames_in_one_request(archived: tuple[WebProcess, list[Made]
     """As many as there may be, each by its number: the address is long, and no layer before DICOMweb refuses it."""
     web, _ = archived
     site = web.site
-    clip = Maker(seed=23).us_multiframe(site.inbox / "long", frames=1000, rows=4, columns=4, compressed=False)[0]
+    maker = Maker(seed=23, patient=Patient("ROE^RICHARD", "P0023"))
+    clip = maker.us_multiframe(site.inbox / "long", frames=1000, rows=4, columns=4, compressed=False)[0]
     pixels = pydicom.dcmread(clip.path).PixelData
     assert site.once() == 0
     headers = {"Authorization": f"Bearer {web.token('frames', 'read')}"}
