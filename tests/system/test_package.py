@@ -334,7 +334,7 @@ def test_the_page_shows_what_was_archived(service: SystemdLab) -> None:
     (service.root / "run/token").write_text(token)
     assert asked(service, "/health") == "ok\n"
     assert asked(service, "/dicom-web/studies", token="nobody's") == "401"
-    assert "OHIF" in asked(service, "/viewer"), "the viewer is not found by its link"
+    assert "OHIF" in asked(service, "/viewer?StudyInstanceUIDs=1.2.3"), "the viewer is not found by its link"
     check_page(service, 1)
 
 
@@ -394,7 +394,7 @@ def test_an_upgrade_keeps_the_configuration_and_what_is_on_its_way(service: Syst
     assert state_of_web(service) == web_mode
     assert not (service.root / "run/dicomwatchd-web.upgrade").exists()
     check_page(service, 1)
-    assert "OHIF" in asked(service, "/viewer")
+    assert "OHIF" in asked(service, "/viewer?StudyInstanceUIDs=1.2.3")
 
     service.sh("sh", "-c", f"kill $(cat /run/busy.pid); rm {BUSY}")
     said = ctl(service, "upload", "/home/anna/export", user="anna", check=False)
