@@ -11,14 +11,11 @@ from typing import Any
 
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.prometheus.counts import Counts
+from dicomwatchd.prometheus.sampling import rest_seconds
 from dicomwatchd.queue.moving import Moving
 
 #: Not more often, however many ask; a little less than a second, in which whoever asks every second comes again.
 LEAST_SECONDS = 0.8
-#: After one that took a second there are so many without.
-REST = 20.0
-#: But not longer: one that waited for a disk for minutes says nothing of what the next will take.
-LONGEST_REST_SECONDS = 30.0
 #: So many studies of each state are told, and so many shipments that were archived last.
 MOST_STUDIES = 30
 LAST_ARCHIVED = 10
@@ -40,8 +37,7 @@ class LiveView:
             if self._newest is None or begun >= self._not_before:
                 self._newest = self._take(begun)
                 ended = self._clock.monotonic()
-                rest = min(max(LEAST_SECONDS, REST * (ended - begun)), LONGEST_REST_SECONDS)
-                self._not_before = ended + rest
+                self._not_before = ended + rest_seconds(LEAST_SECONDS, ended - begun)
             return self._newest
 
     def _take(self, begun: float) -> dict[str, Any]:

@@ -23,6 +23,11 @@ REST = 20.0
 LONGEST_REST_SECONDS = 30.0
 
 
+def rest_seconds(least_seconds: float, took_seconds: float) -> float:
+    """How long the state is left alone after something that took so long of it."""
+    return min(max(least_seconds, REST * took_seconds), LONGEST_REST_SECONDS)
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """``status`` as `dicomwatchctl status` tells it, taken at ``taken_at`` (monotonic seconds), in ``seconds``."""
@@ -75,8 +80,7 @@ class Sampler:
                 self._rounds += 1
                 self._wanted = False  # whoever asked meanwhile has got this one
                 ended = self._clock.monotonic()
-                rest = min(max(LEAST_SECONDS, REST * (ended - begun)), LONGEST_REST_SECONDS)
-                self._not_before = ended + rest
+                self._not_before = ended + rest_seconds(LEAST_SECONDS, ended - begun)
                 self._changed.notify_all()
 
     def _is_asked(self) -> bool:

@@ -38,11 +38,11 @@ METRICS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
         (f"metrics, sampler: {name}", "prometheus/sampling.py", old, new, FIGURES)
         for name, old, new in (
-            ("its rest", "max(LEAST_SECONDS, REST * (ended - begun))", "LEAST_SECONDS"),
+            ("its rest", "max(least_seconds, REST * took_seconds)", "least_seconds"),
             (
                 "its longest rest",
-                "min(max(LEAST_SECONDS, REST * (ended - begun)), LONGEST_REST_SECONDS)",
-                "REST * (ended - begun)",
+                "min(max(least_seconds, REST * took_seconds), LONGEST_REST_SECONDS)",
+                "REST * took_seconds",
             ),
             ("not more often", " and self._clock.monotonic() >= self._not_before:", ":"),
             (

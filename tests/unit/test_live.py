@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.daemon.live import LEAST_SECONDS, LONGEST_REST_SECONDS, REST, LiveView
+from dicomwatchd.daemon.live import LEAST_SECONDS, LiveView
 from dicomwatchd.model import FileState, StudyEvent
 from dicomwatchd.prometheus.counts import Counts
+from dicomwatchd.prometheus.sampling import LONGEST_REST_SECONDS, REST
 from dicomwatchd.queue.rows import Proven
 from tests.pieces import FakeClock, Pieces
 from tests.synthetic import Maker
