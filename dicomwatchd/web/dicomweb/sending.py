@@ -12,11 +12,11 @@ from contextlib import suppress
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from dicomwatchd.model import DicomJson
 from dicomwatchd.web.dicomweb.errors import TooSlow
+from dicomwatchd.web.streams import Ended
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -138,19 +138,7 @@ async def streamed(
     sent = {**SECURE, **headers, "Content-Type": content_type}
     if begun.reading.is_at_end:
         return Response(begun.first, status, headers=sent)
-    return _Streamed(work, begun, status, sent)
-
-
-class _Streamed(StreamingResponse):
-    def __init__(self, work: Work, begun: Begun, status: int, headers: Mapping[str, str]) -> None:
-        super().__init__(work.stream(begun), status, headers=headers)
-        self._work, self._begun = work, begun
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:  # not the stream's affair: who has gone by now has not begun to take it
-            self._work.give_up(self._begun.reading)
+    return Ended(work.stream(begun), lambda: work.give_up(begun.reading), sent, status)
 
 
 def is_fresh(request: Request, etag: str) -> bool:

@@ -10,13 +10,12 @@ import io
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, StudyNotFound
 from dicomwatchd.fetch import look_up
@@ -33,6 +32,7 @@ from dicomwatchd.web.pages.parts import PageParts
 from dicomwatchd.web.pages.rendering import Pages, of_role
 from dicomwatchd.web.pages.studies import uid_of
 from dicomwatchd.web.people import Role
+from dicomwatchd.web.streams import Ended
 
 #: At once, of all people; each reads over so many connections.
 MOST_AT_ONCE = 8
@@ -97,24 +97,6 @@ class _Pipe(io.RawIOBase):
             yield piece
 
 
-class _Zip(StreamingResponse):
-    """What ``write`` puts into a pipe, in a thread. ``ended`` is called in any case: a generator that nobody has begun
-    to take, for whoever asked has gone by then, would never come to its end."""
-
-    def __init__(self, write: Callable[[_Pipe], None], ended: Callable[[], None], headers: dict[str, str]) -> None:
-        self._pipe, self._ended = _Pipe(), ended
-        self._writing = threading.Thread(target=write, args=(self._pipe,), name="page-zip", daemon=True)
-        super().__init__(iter(self._pipe), media_type="application/zip", headers=headers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            self._writing.start()
-            await super().__call__(scope, receive, send)
-        finally:
-            self._pipe.is_given_up = True
-            self._ended()
-
-
 class Downloads:
     def __init__(self, parts: PageParts, pages: Pages) -> None:
         self._parts, self._pages = parts, pages
@@ -139,10 +121,22 @@ class Downloads:
             self._seats.release()
             raise
         headers = {
+            "Content-Type": "application/zip",
             "Content-Disposition": f'attachment; filename="study-{study_uid}.zip"',
             "Cache-Control": "no-store",
         }
-        return _Zip(lambda pipe: self._write(pipe, found, places, cold), self._seats.release, headers)
+        pipe = _Pipe()
+
+        def ended() -> None:
+            pipe.is_given_up = True
+            self._seats.release()
+
+        return Ended(self._pieces(pipe, found, places, cold), ended, headers)
+
+    def _pieces(self, pipe: _Pipe, found: Found, places: list[Placed], cold: Cold) -> Iterator[bytes]:
+        args = (pipe, found, places, cold)
+        threading.Thread(target=self._write, args=args, name="page-zip", daemon=True).start()
+        yield from pipe
 
     def _write(self, pipe: _Pipe, found: Found, places: list[Placed], cold: Cold) -> None:
         try:
