@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
-from tests.system.web_process import WebProcess
+from tests.servers.oidc import CLIENT, SECRET, OidcProvider
+from tests.system.web_process import WebProcess, site_with_archive
 
 PAGE = {"Accept": "text/html"}
 ACCOUNTS: dict[str, dict[str, object]] = {
@@ -75,3 +78,22 @@ class Browser:
     def status(self) -> int:
         """404: let in, where nothing is; 401: nobody."""
         return self.http.get(f"{self.web.url}/nowhere", headers={"Accept": "*/*"}).status_code
+
+
+@contextmanager
+def with_provider(root: Path, **settings: Any) -> Iterator[tuple[WebProcess, OidcProvider]]:
+    """Both at work, without TLS; ``settings`` are others of ``web``."""
+    web = WebProcess(site_with_archive(root))
+    provider = OidcProvider(ACCOUNTS, [f"{web.url}/login/callback"])
+    secret = root / "secret"
+    secret.write_text(SECRET + "\n")
+    oidc = {"issuer": provider.issuer, "client_id": CLIENT, "client_secret_file": str(secret)}
+    web.settings |= {"oidc": oidc, **settings}
+    try:
+        provider.start()
+        web.start()
+        yield web, provider
+    finally:
+        web.close()
+        provider.stop()
+        web.site.close()

@@ -11,32 +11,19 @@ import httpx
 import pytest
 
 from tests.conftest import skip_unless_available
-from tests.servers.oidc import CLIENT, SECRET, OidcProvider, signing_key
-from tests.system.oidc_browser import ACCOUNTS, Browser
-from tests.system.web_process import WebProcess, site_with_archive
+from tests.servers.oidc import SECRET, OidcProvider, signing_key
+from tests.system.oidc_browser import Browser, with_provider
+from tests.system.web_process import WebProcess
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebProcess, OidcProvider]]:
     skip_unless_available("oidc")
     root = tmp_path_factory.mktemp("oidc")
-    web = WebProcess(site_with_archive(root))
-    provider = OidcProvider(ACCOUNTS, [f"{web.url}/login/callback"])
-    secret = root / "secret"
-    secret.write_text(SECRET + "\n")
-    web.settings |= {
-        "oidc": {"issuer": provider.issuer, "client_id": CLIENT, "client_secret_file": str(secret)},
-        "roles": {"read": ["radiology"], "administrate": ["privacy"]},
-        "limits": {"failed_logins": 1000},
-    }
-    try:
-        provider.start()
-        web.start()
-        yield web, provider
-    finally:
-        web.close()
-        provider.stop()
-        web.site.close()
+    with with_provider(
+        root, roles={"read": ["radiology"], "administrate": ["privacy"]}, limits={"failed_logins": 1000}
+    ) as both:
+        yield both
 
 
 @pytest.fixture
