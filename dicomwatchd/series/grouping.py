@@ -25,12 +25,12 @@ class Held(NamedTuple):
 
 
 def held_for_file(size_bytes: int) -> Held:
-    """By `SeriesReader.file` and `bulk`."""
+    """By `Contents.file` and `bulk`."""
     return Held(size_bytes, 0) if size_bytes <= MEMORY_BYTES else Held(0, size_bytes)
 
 
 def held_for_frames(frames: Sequence[Frame]) -> Held:
-    """By `SeriesReader.frame_values`, of a file that is not deflated: at most."""
+    """By `Contents.frames`, of a file that is not deflated: at most."""
     in_memory = [frame.size_bytes for frame in frames if is_in_memory([frame])]
     on_disk = [frame.size_bytes for frame in frames if not is_in_memory([frame])]
     return Held(min(sum(in_memory), max([TOGETHER_BYTES, *in_memory])), max(on_disk, default=0))

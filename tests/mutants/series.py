@@ -14,14 +14,14 @@ SERIES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
     for name, file, old, new, tests in (
         (
             "a frame is compared",
-            "series/reader.py",
+            "series/contents.py",
             "                    if hashlib.sha256(raw).hexdigest() == frame.sha256:\n",
             "                    if raw:\n",
             _READER,
         ),
         (
             "a file is compared before its first byte is handed out",
-            "series/reader.py",
+            "series/contents.py",
             "    if size_bytes != source.item.size_bytes or digest.hexdigest() != source.item.sha256:\n",
             "    if size_bytes != source.item.size_bytes:\n",
             _READER,
@@ -50,7 +50,7 @@ SERIES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "one whose frames were wrong is not believed again",
             "series/reader.py",
-            "                self._distrusted.add((instance.study_uid, item.series_uid))\n",
+            "            self._distrusted.add((study, series))\n",
             "",
             _READER,
         ),

@@ -47,7 +47,7 @@ def test_the_daemon_writes_them_and_erasing_takes_them(site: Site) -> None:
         anew = SeriesReader(store, stored=False).series(study, series)
         assert [one.entry for one in found.instances] == [one.entry for one in anew.instances]
         for one in found.instances:
-            [frame] = SeriesReader(store).frames(one, [1])
+            [frame] = map(b"".join, SeriesReader(store).contents.frames(one, [1]))
             assert len(frame) == 140 * 140 * 2
     done = site.ctl_json("archive", "index")
     assert (done["present"], done["written"]) == (2, 0)

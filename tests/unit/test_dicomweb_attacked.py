@@ -65,7 +65,7 @@ def test_a_frame_of_any_size_takes_little_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         digest = hashlib.sha256()
-        for value in found.frame_values(shown, [1, 1]):
+        for value in found.contents.frames(shown, [1, 1]):
             for piece in value:
                 digest.update(piece)
         peak = tracemalloc.get_traced_memory()[1]
@@ -92,7 +92,7 @@ def test_pieces_that_are_far_apart_take_little_memory(tmp_path: Path) -> None:
     [shown] = found.series(shelf.study, shelf.series).instances
     tracemalloc.start()
     try:
-        assert list(found.frames(shown, [1])) == [both]
+        assert list(map(b"".join, found.contents.frames(shown, [1]))) == [both]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -106,13 +106,13 @@ def test_large_frames_are_compared_and_their_files_closed(tmp_path: Path, monkey
     [shown] = found.series(clip.study, clip.series).instances
     wanted = frames_by_pydicom(clip.files[shown.sop_instance_uid])
     before = len(list(Path("/proc/self/fd").iterdir()))
-    assert list(found.frames(shown, [3, 1, 20])) == [wanted[2], wanted[0], wanted[19]]
-    begun = found.frame_values(shown, [1, 2])
+    assert list(map(b"".join, found.contents.frames(shown, [3, 1, 20]))) == [wanted[2], wanted[0], wanted[19]]
+    begun = found.contents.frames(shown, [1, 2])
     next(iter(next(begun)))
     del begun  # whoever has gone away
     clip.store.versions[shown.item.key] = [b"\0" * shown.item.size_bytes]
     with pytest.raises(Permanent) as refused:
-        list(found.frames(shown, [1]))
+        list(map(b"".join, found.contents.frames(shown, [1])))
     assert refused.value.code == "bad-object"
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
@@ -131,7 +131,7 @@ def test_wrong_hashes_of_a_deflated_or_large_frame_are_told_by_the_file(
         found = clip.reader()
         [shown] = found.series(clip.study, clip.series).instances
         raw = clip.files[shown.sop_instance_uid]
-        assert list(found.frames(shown, [2])) == [frames_by_pydicom(raw)[1]]
+        assert list(map(b"".join, found.contents.frames(shown, [2]))) == [frames_by_pydicom(raw)[1]]
 
 
 # --- series objects ---------------------------------------------------------------------------------------------------

@@ -121,13 +121,13 @@ def test_frames_and_files(shelf: Shelf, clip: Shelf) -> None:
         reader = one.reader()
         for shown in reader.series(one.study, one.series).instances:
             raw = one.files[shown.sop_instance_uid]
-            assert b"".join(reader.file(shown)) == raw
+            assert b"".join(reader.contents.file(shown)) == raw
             wanted = frames_by_pydicom(raw)
-            assert list(reader.frames(shown, range(1, len(wanted) + 1))) == wanted
-            assert list(reader.frames(shown, [len(wanted), 1])) == [wanted[-1], wanted[0]]
+            assert list(map(b"".join, reader.contents.frames(shown, range(1, len(wanted) + 1)))) == wanted
+            assert list(map(b"".join, reader.contents.frames(shown, [len(wanted), 1]))) == [wanted[-1], wanted[0]]
             for number in (0, len(wanted) + 1):
                 with pytest.raises(Permanent) as refused:
-                    list(reader.frames(shown, [number]))
+                    list(map(b"".join, reader.contents.frames(shown, [number])))
                 assert refused.value.code == "no-such-frame"
 
 
@@ -135,7 +135,7 @@ def test_neighbouring_frames_are_one_read(clip: Shelf) -> None:
     reader = clip.reader()
     shown = reader.series(clip.study, clip.series).instances[0]
     clip.store.reads.clear()
-    assert len(list(reader.frames(shown, range(3, 9)))) == 6
+    assert len(list(map(b"".join, reader.contents.frames(shown, range(3, 9))))) == 6
     assert len(clip.store.reads) == 1
 
 
@@ -162,14 +162,14 @@ def test_frames_of_a_deflated_file_are_one_read(deflated: Shelf) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for numbers in ([30], [*range(1, 31)], [7, 3, 3, 30, 1, 7]):
         deflated.store.reads.clear()
-        assert list(found.frames(shown, numbers)) == [frames[number - 1] for number in numbers]
+        assert list(map(b"".join, found.contents.frames(shown, numbers))) == [frames[number - 1] for number in numbers]
         assert deflated.store.reads.count(shown.item.key) == 1
-    begun = found.frame_values(shown, [1, 2])
+    begun = found.contents.frames(shown, [1, 2])
     next(iter(next(begun)))
     del begun  # whoever has gone away
     deflated.store.versions[shown.item.key] = [b"\0" * shown.item.size_bytes]
     with pytest.raises(Permanent, match="differ"):
-        list(found.frames(shown, [1, 2]))
+        list(map(b"".join, found.contents.frames(shown, [1, 2])))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -191,7 +191,7 @@ def test_places_in_a_deflated_file_that_a_series_object_says_wrongly(deflated: S
         lying(deflated, pixels=replace(entry.pixels, frames=tuple(frames)))
         found = deflated.reader()
         [shown] = found.series(deflated.study, deflated.series).instances
-        answer = list(found.frames(shown, [1, 2, 3]))
+        answer = list(map(b"".join, found.contents.frames(shown, [1, 2, 3])))
         assert answer == wanted or (frames[0] is second and sorted(answer) == sorted(wanted))
 
 
@@ -309,7 +309,9 @@ def test_frames_that_it_says_wrongly_are_told_by_the_file(clip: Shelf) -> None:
     found = reader.series(clip.study, clip.series)
     assert found.is_stored
     raw = clip.files[found.instances[0].sop_instance_uid]
-    assert list(reader.frames(found.instances[0], [1, 2, 20])) == [frames_by_pydicom(raw)[at] for at in (0, 1, 19)]
+    assert list(map(b"".join, reader.contents.frames(found.instances[0], [1, 2, 20]))) == [
+        frames_by_pydicom(raw)[at] for at in (0, 1, 19)
+    ]
     assert not reader.series(clip.study, clip.series).is_stored  # it is not believed any more
 
 
@@ -325,7 +327,7 @@ def test_an_instance_that_is_damaged_in_the_store_stops_no_other(shelf: Shelf) -
     broken = found.instances[1]
     assert broken.attributes == {} and broken.number_of_frames == 0
     with pytest.raises(Permanent) as refused:
-        list(reader.frames(broken, [1]))
+        list(map(b"".join, reader.contents.frames(broken, [1])))
     assert refused.value.code == "bad-object"
     assert len(shelf.indexes()) == 1  # of the others
 
@@ -368,8 +370,8 @@ def test_bytes_are_found_where_they_were_repaired(shelf: Shelf) -> None:
     raw = shelf.files[bad.sop_instance_uid]
     for one in (reader, shelf.reader()):
         shown = one.series(shelf.study, shelf.series).instances[1]
-        assert b"".join(one.file(shown)) == raw
-        assert list(one.frames(shown, [1])) == frames_by_pydicom(raw)
+        assert b"".join(one.contents.file(shown)) == raw
+        assert list(map(b"".join, one.contents.frames(shown, [1]))) == frames_by_pydicom(raw)
     assert found.instances[1].trouble is None
 
 
@@ -387,9 +389,9 @@ def test_a_read_that_breaks_off_is_begun_again(shelf: Shelf) -> None:
     shelf.store.tampering = breaking
     shown = reader.series(shelf.study, shelf.series).instances[0]
     assert shown.trouble is None and paused[:2] == [0.5, 1.0] and len(paused) == 8
-    assert b"".join(reader.file(shown)) == shelf.files[shown.sop_instance_uid]
+    assert b"".join(reader.contents.file(shown)) == shelf.files[shown.sop_instance_uid]
     shelf.store.tampering = lambda _key, _number, _chunks: (_ for _ in ()).throw(OutOfReach("down", endpoint="x"))
-    for read in (reader.file(shown), reader.frames(shown, [1])):
+    for read in (reader.contents.file(shown), map(b"".join, reader.contents.frames(shown, [1]))):
         with pytest.raises(OutOfReach):
             next(read)
 
@@ -402,10 +404,10 @@ def test_no_byte_of_a_wrong_file_is_handed_out(shelf: Shelf) -> None:
     shelf.store.versions[shown.item.key] = [bytes(raw)]
     got: list[bytes] = []
     with pytest.raises(Permanent):
-        got.extend(reader.file(shown))
+        got.extend(reader.contents.file(shown))
     assert got == []
     with pytest.raises(Permanent) as refused:
-        list(reader.frames(shown, [1]))
+        list(map(b"".join, reader.contents.frames(shown, [1])))
     assert refused.value.code == "bad-object"
 
 

@@ -126,7 +126,7 @@ def test_what_lies_in_bundles_is_read_together(tmp_path: Path) -> None:
         assert len(found.instances) == 4 and all(one.trouble is None for one in found.instances)
         assert pieces.memory.reads.count(bundle) in (1, 2), "one for all, or one on each side of the other series"
         for one in found.instances:
-            assert len(list(SeriesReader(pieces.store).frames(one, [1]))) == 1
+            assert len(list(map(b"".join, SeriesReader(pieces.store).contents.frames(one, [1])))) == 1
     item = found.instances[1].item
     data = bytearray(pieces.memory.versions[bundle][0])
     data[item.offset_bytes + item.size_bytes - 1] ^= 1

@@ -98,12 +98,12 @@ class ArchiveReader:
     def frames(self, study: HeldStudy, instance: HeldInstance, numbers: Sequence[int]) -> Iterator[Iterable[bytes]]:
         """The bytes of frames as they are stored, from 1, each in pieces that are taken before the next is asked for.
         Raises NotFound before the first where there is no such frame, or they cannot be told apart."""
-        return self._series.frame_values(self._with_frames(study, instance, numbers), numbers)
+        return self._series.contents.frames(self._with_frames(study, instance, numbers), numbers)
 
     def held(self, study: HeldStudy, instance: HeldInstance, numbers: Sequence[int] | None) -> Held:
         """What is kept on this machine while `frames` are taken; None are all. Raises as `frames`."""
         whole = self._with_frames(study, instance, numbers or ())
-        return self._series.held(whole, numbers or range(1, whole.number_of_frames + 1))
+        return self._series.contents.held(whole, numbers or range(1, whole.number_of_frames + 1))
 
     def frame_size_bytes(self, study: HeldStudy, instance: HeldInstance, number: int) -> int:
         """Of a frame as it is stored. Raises as `frames`."""
@@ -126,7 +126,7 @@ class ArchiveReader:
         if item is None:
             raise NotFound("the study has changed meanwhile")
         places = (item, *seen.found.elsewhere.get(item.content, ()))
-        return self._series.file(Instance(study.study_uid, item, instance.standing, None, places=places))
+        return self._series.contents.file(Instance(study.study_uid, item, instance.standing, None, places=places))
 
     def bulk(self, study: HeldStudy, instance: HeldInstance, place: str) -> tuple[int, Iterator[bytes]]:
         """How many bytes, and the bytes, that stand in a place of a header's ``bulk``; of encapsulated pixels all
@@ -137,7 +137,7 @@ class ArchiveReader:
         found = _bulk_of(whole).get(place)
         if found is None:
             raise NotFound("the instance has no bulk data there")
-        return found.length_bytes, self._series.bulk(whole, found)
+        return found.length_bytes, self._series.contents.bulk(whole, found)
 
     def _look(self, study_uid: Uid) -> _Seen:
         found = self._series.study(study_uid)

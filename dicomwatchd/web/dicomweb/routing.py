@@ -55,7 +55,7 @@ def routes(
     work = Work(reading, limits.pace)
     base_url = base_url.rstrip("/") + PREFIX
     reader = ArchiveReader(series)
-    room = Room(limits.most, lambda: shutil.disk_usage(series.directory).free, limits.wait_seconds)
+    room = Room(limits.most, lambda: shutil.disk_usage(series.contents.directory).free, limits.wait_seconds)
     archive = Archive(reader, audit, work, room)
     ahead = ReadAhead(series.read_ahead, reading)
     retrieval = Retrieval(archive, ahead, pictures, random, base_url)
