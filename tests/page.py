@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +21,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dicomwatchd.control.client import DaemonNotRunning, DaemonRefused
 from dicomwatchd.model import Uid
 from dicomwatchd.web.pages import PageParts, opened
 from dicomwatchd.web.people import Person, Role
+from tests.pieces import FakeClock, Log
 
 READ, UPLOAD = frozenset({Role.READ}), frozenset({Role.UPLOAD})
 BOTH = READ | UPLOAD
@@ -57,6 +61,37 @@ class Recorded:
             self.record(person, action, one)
 
 
+@dataclass
+class Daemon:
+    """Says what ``answers`` has; takes folders in if it ``runs``."""
+
+    runs: bool = True
+    refuses: bool = False
+    handed: list[Path] = field(default_factory=list)
+    deletes: list[bool] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)
+    loses_the_answer: bool = False
+
+    def call(self, command: str, *, descriptor: int | None = None, **arguments: Any) -> Any:
+        if not self.runs:
+            raise DaemonNotRunning("the daemon is not running")
+        if command == "upload-list":
+            return [{"upload_id": f"upload-{n}", "path": str(path)} for n, path in enumerate(self.handed)]
+        if command == "upload-folder":
+            assert descriptor is not None
+            if self.refuses:
+                raise DaemonRefused("too many folders are being archived at once", code="too-many-uploads")
+            self.handed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+            self.deletes.append(arguments["delete"])
+            if self.loses_the_answer:
+                self.loses_the_answer = False
+                raise DaemonNotRunning("the connection to the daemon broke")
+            return {"upload_id": f"upload-{len(self.handed) - 1}"}
+        assert command == "upload-show"
+        running = {"done": False, "files_done": 0, "files_total": 2, "verified": 0, "failed": [], "not_opened": []}
+        return {**running, **self.result}
+
+
 @contextmanager
 def served(parts: PageParts) -> Iterator[httpx.Client]:
     """On a port of its own, without anybody's name yet: see `as_`."""
@@ -76,6 +111,27 @@ def served(parts: PageParts) -> Iterator[httpx.Client]:
         finally:
             server.should_exit = True
             thread.join(60)
+
+
+@contextmanager
+def page(root: Path, daemon: Daemon, **parts: Any) -> Iterator[httpx.Client]:
+    """With its scratch and its staged uploads in ``root``; ``parts`` are of `PageParts`."""
+    with ThreadPoolExecutor(1) as threads:
+        made: dict[str, Any] = {
+            "store": None,
+            "catalogue": None,
+            "audit": Recorded(),
+            "daemon": daemon,
+            "destinations": {},
+            "staging": root / "staging",
+            "scratch": root,
+            "threads": threads,
+            "clock": FakeClock(),
+            "log": Log(),
+            **parts,
+        }
+        with served(PageParts(**made)) as client:
+            yield client
 
 
 def as_(name: str, roles: frozenset[Role] = BOTH, language: str = "en") -> dict[str, str]:

@@ -21,7 +21,7 @@ from dicomwatchd.model import Uid
 from tests.servers.tls import make_certificate
 from tests.synthetic import Maker, Patient
 from tests.system.site import Site
-from tests.system.web_process import WebProcess, site_with_archive
+from tests.system.web_process import WebProcess, site_with_archive, web_behind_proxy
 
 PAGE = {"Accept": "text/html"}
 OURS = {"Sec-Fetch-Site": "same-origin"}
@@ -43,15 +43,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
     """Behind a proxy on this machine, at 127.0.0.2."""
     root = tmp_path_factory.mktemp("behind")
-    (root / "secret").write_text(SECRET)
-    web = WebProcess(
-        site_with_archive(root),
-        public_url="https://images.example.org",
-        proxy={
-            "addresses": ["127.0.0.2"],
-            "groups_header": "X-Remote-Groups",
-            "secret_file": str(root / "secret"),
-        },
+    web = web_behind_proxy(
+        root,
+        SECRET,
         roles={"read": ["staff"], "administrate": ["privacy"]},
         limits={"failed_logins": 3, "connections": 60, "connections_each": 40},
     )

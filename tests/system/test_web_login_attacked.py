@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from dicomwatchd.access.tokens import FILE_NAME
-from tests.system.web_process import WebProcess, site_with_archive
+from tests.system.web_process import WebProcess, site_with_archive, web_behind_proxy
 
 SECRET = "of-the-proxy-and-of-nobody-else-ü"
 OURS = {"Sec-Fetch-Site": "same-origin"}
@@ -26,15 +26,9 @@ OURS = {"Sec-Fetch-Site": "same-origin"}
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
     """It listens on both families at once, so that its proxy, at 127.0.0.2, comes from ::ffff:127.0.0.2."""
     root = tmp_path_factory.mktemp("behind")
-    (root / "secret").write_text(SECRET)
-    web = WebProcess(
-        site_with_archive(root),
-        public_url="https://images.example.org",
-        proxy={
-            "addresses": ["127.0.0.2"],
-            "groups_header": "X-Remote-Groups",
-            "secret_file": str(root / "secret"),
-        },
+    web = web_behind_proxy(
+        root,
+        SECRET,
         roles={"read": ["Ärzte"], "administrate": ["Ärzte"]},
         limits={"failed_logins": 3},
     )

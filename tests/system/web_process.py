@@ -98,3 +98,10 @@ def site_with_archive(root: Path) -> Site:
     site = Site(root)
     site.init()
     return site
+
+
+def web_behind_proxy(root: Path, secret: str, **settings: Any) -> WebProcess:
+    """Of https://images.example.org, whose proxy is at 127.0.0.2 and tells user, groups and ``secret``. Not started."""
+    (root / "secret").write_text(secret)
+    proxy = {"addresses": ["127.0.0.2"], "groups_header": "X-Remote-Groups", "secret_file": str(root / "secret")}
+    return WebProcess(site_with_archive(root), public_url="https://images.example.org", proxy=proxy, **settings)

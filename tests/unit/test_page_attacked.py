@@ -21,9 +21,9 @@ from dicomwatchd.web.pages.staging import room as module
 from dicomwatchd.web.pages.staging.book import Announced, Book, FileState, NotOpen, Stage
 from dicomwatchd.web.pages.staging.custody import Custody
 from dicomwatchd.web.pages.staging.room import NotAsAnnounced, Room, sum_of
-from tests.page import Browser
+from tests.page import Browser, Daemon, page
 from tests.pieces import FakeClock, Log
-from tests.unit.test_page_uploads import ANNA, Daemon, page
+from tests.unit.test_page_uploads import ANNA
 
 UPLOAD = "1" * 20
 

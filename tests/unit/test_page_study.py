@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from dicomwatchd.web.pages import PageParts
 from dicomwatchd.web.viewer import address
-from tests.page import READ, Recorded, as_, served
-from tests.pieces import FakeClock, Log
+from tests.page import READ, Daemon, as_, page
 from tests.synthetic import Maker
 from tests.unit.memory_archive import MemoryCatalogue, instance
-from tests.unit.test_page_uploads import Daemon
 from tests.unit.test_series import Shelf, shelved
 
 
@@ -26,22 +22,9 @@ def shelf(tmp_path: Path) -> Shelf:
 
 def said(shelf: Shelf, folder: Path, language: str) -> str:
     """What the page has of images that are not shown; "" where nothing."""
-    with ThreadPoolExecutor(1) as threads:
-        parts = PageParts(
-            store=shelf.store,
-            catalogue=MemoryCatalogue({shelf.study: shelf.manifest.record()}),
-            audit=Recorded(),
-            daemon=Daemon(runs=False),
-            destinations={},
-            staging=folder / "staging",
-            scratch=folder,
-            threads=threads,
-            clock=FakeClock(),
-            log=Log(),
-            viewer=address,
-        )
-        with served(parts) as client:
-            answer: httpx.Response = client.get(f"/studies/{shelf.study}", headers=as_("anna", READ, language))
+    catalogue = MemoryCatalogue({shelf.study: shelf.manifest.record()})
+    with page(folder, Daemon(runs=False), store=shelf.store, catalogue=catalogue, viewer=address) as client:
+        answer: httpx.Response = client.get(f"/studies/{shelf.study}", headers=as_("anna", READ, language))
     assert answer.status_code == 200 and 'id="view"' in answer.text
     _, _, rest = answer.text.partition('id="left-out">')
     return rest.partition("</p>")[0]

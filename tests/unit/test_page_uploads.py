@@ -8,81 +8,25 @@ import os
 import threading
 from collections import namedtuple
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 
-from dicomwatchd.archive.catalogues.port import Catalogue
-from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.control.client import DaemonNotRunning, DaemonRefused
-from dicomwatchd.web.pages import PageParts
-from dicomwatchd.web.pages.limits import LIMITS, UploadLimits
+from dicomwatchd.web.pages.limits import LIMITS
 from dicomwatchd.web.pages.staging.book import Announced, Book, FileState, Stage
 from dicomwatchd.web.pages.staging.custody import Custody
 from dicomwatchd.web.pages.staging.places import as_it_is, folders_of, made_up
 from dicomwatchd.web.pages.staging.room import NoRoom, Room
 from dicomwatchd.web.people import Person
-from tests.page import READ, UPLOAD, Browser, Recorded, as_, served
+from tests.page import READ, UPLOAD, Browser, Daemon, as_, page
 from tests.pieces import FakeClock, Log
 
 ANNA, OTTO = as_("anna", UPLOAD), as_("otto", UPLOAD)
 Usage = namedtuple("Usage", "total used free")
-
-
-@dataclass
-class Daemon:
-    """Says what ``answers`` has; takes folders in if it ``runs``."""
-
-    runs: bool = True
-    refuses: bool = False
-    handed: list[Path] = field(default_factory=list)
-    deletes: list[bool] = field(default_factory=list)
-    result: dict[str, Any] = field(default_factory=dict)
-    loses_the_answer: bool = False
-
-    def call(self, command: str, *, descriptor: int | None = None, **arguments: Any) -> Any:
-        if not self.runs:
-            raise DaemonNotRunning("the daemon is not running")
-        if command == "upload-list":
-            return [{"upload_id": f"upload-{n}", "path": str(path)} for n, path in enumerate(self.handed)]
-        if command == "upload-folder":
-            assert descriptor is not None
-            if self.refuses:
-                raise DaemonRefused("too many folders are being archived at once", code="too-many-uploads")
-            self.handed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
-            self.deletes.append(arguments["delete"])
-            if self.loses_the_answer:
-                self.loses_the_answer = False
-                raise DaemonNotRunning("the connection to the daemon broke")
-            return {"upload_id": f"upload-{len(self.handed) - 1}"}
-        assert command == "upload-show"
-        running = {"done": False, "files_done": 0, "files_total": 2, "verified": 0, "failed": [], "not_opened": []}
-        return {**running, **self.result}
-
-
-@contextmanager
-def page(root: Path, daemon: Daemon, limits: UploadLimits = LIMITS) -> Iterator[httpx.Client]:
-    with ThreadPoolExecutor(1) as threads:
-        parts = PageParts(
-            store=cast(ObjectStore, None),
-            catalogue=cast(Catalogue, None),
-            audit=Recorded(),
-            daemon=daemon,
-            destinations={},
-            staging=root / "staging",
-            scratch=root,
-            threads=threads,
-            clock=FakeClock(),
-            log=Log(),
-            limits=limits,
-        )
-        with served(parts) as client:
-            yield client
 
 
 @pytest.fixture
@@ -243,7 +187,7 @@ def test_too_much_is_refused(tmp_path: Path, daemon: Daemon) -> None:
     limits = replace(
         LIMITS, piece_bytes=1000, file_bytes=5000, bytes_in_all=8000, open_of_one=2, files=3, listed_at_once=2
     )
-    with page(tmp_path, daemon, limits) as client:
+    with page(tmp_path, daemon, limits=limits) as client:
         anna = Browser(client, ANNA, 1000)
         upload = anna.begin()
 
