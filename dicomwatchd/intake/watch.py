@@ -19,9 +19,9 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
+from dicomwatchd.intake.observer import InboxObserver
 from dicomwatchd.intake.inbox import InboxIntake
 from dicomwatchd.markers import OWN
 from dicomwatchd.ports import Log
@@ -77,7 +77,7 @@ class Watcher:
         if observer is None or not observer.is_alive():
             self._watches.clear()
             # Takes an inotify instance, of which a user has 128.
-            self._observer = observer = Observer()
+            self._observer = observer = InboxObserver()
             observer.start()
         found = os.stat(intake.source.path)
         root = (found.st_dev, found.st_ino)

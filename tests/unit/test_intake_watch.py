@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,7 @@ class Told:
         self.hints.clear()
 
 
-def wait(condition: Callable[[], bool], seconds: float = 5) -> None:
+def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -106,12 +108,43 @@ def test_our_own_doings_tell_nothing(pieces: Pieces, told: Told, watcher: Watche
     assert not [hint for hint in told.hints if b"aside" in hint[0]]
 
 
+def watched() -> set[int]:
+    """The inodes that this process watches, as the kernel has them (proc(5), fdinfo of inotify)."""
+    found = set()
+    for entry in Path("/proc/self/fdinfo").iterdir():
+        with suppress(FileNotFoundError):
+            found |= {int(inode, 16) for inode in re.findall(r"^inotify .*\bino:([0-9a-f]+)", entry.read_text(), re.M)}
+    return found
+
+
+def test_our_own_folders_are_not_watched(pieces: Pieces, told: Told) -> None:
+    """Neither that of the last run nor one that is made now, nor what is in it; what comes back out of it is told."""
+    before, now = pieces.inbox / ".dicomwatchd-before", pieces.inbox / "A" / ".dicomwatchd-now"
+    (before / "B").mkdir(parents=True)
+    (before / "B" / "IM1").write_bytes(b"x")
+    (pieces.inbox / "A").mkdir()
+    watcher = Watcher(pieces.intakes, pieces.log)
+    watcher.start()
+    wait(lambda: (pieces.inbox / "A").stat().st_ino in watched())
+    (now / "B").mkdir(parents=True)
+    sees(pieces, told, "IM2")
+    (pieces.inbox / "IM2").rename(now / "B" / "IM2")
+    told.wait_for((b"", False))
+    told.forget()
+    (before / "B" / "IM1").rename(pieces.inbox / "A" / "IM1")
+    told.wait_for((b"A", False))
+    (pieces.inbox / "C").mkdir()
+    wait(lambda: (pieces.inbox / "C").stat().st_ino in watched())
+    assert watched().isdisjoint(path.stat().st_ino for path in (before, before / "B", now, now / "B"))
+    watcher.stop()
+
+
 def test_an_emitter_that_died_is_made_anew(pieces: Pieces, told: Told, watcher: Watcher) -> None:
     sees(pieces, told, "IM1")
     assert watcher._observer is not None
     [emitter] = watcher._observer.emitters
     emitter.stop()
-    emitter.join(5)
+    emitter.join(60)
     watcher.tick()
     assert told.scans == 2, "what happened meanwhile"
     sees(pieces, told, "IM2")
@@ -120,7 +153,7 @@ def test_an_emitter_that_died_is_made_anew(pieces: Pieces, told: Told, watcher: 
 def test_a_dispatcher_of_events_that_died_is_made_anew(pieces: Pieces, told: Told, watcher: Watcher) -> None:
     assert watcher._observer is not None
     watcher._observer.stop()
-    watcher._observer.join(5)
+    watcher._observer.join(60)
     watcher.tick()
     assert told.scans == 2
     sees(pieces, told, "IM2")
