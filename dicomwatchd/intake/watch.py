@@ -21,8 +21,8 @@ from watchdog.events import (
 )
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
-from dicomwatchd.intake.observer import InboxObserver
 from dicomwatchd.intake.inbox import InboxIntake
+from dicomwatchd.intake.observer import InboxObserver
 from dicomwatchd.markers import OWN
 from dicomwatchd.ports import Log
 
