@@ -18,8 +18,8 @@ from tests.browser.phantoms import Grey, Phantom, Volume
 
 Pixels = NDArray[np.uint8]
 
-_READY = """() => window.cornerstone?.getEnabledElements?.().some(one => one.viewport.getImageData?.())"""
-_SHOWN = """() => {
+READY = """() => window.cornerstone?.getEnabledElements?.().some(one => one.viewport.getImageData?.())"""
+SHOWN = """() => {
   const one = window.cornerstone.getEnabledElements()[0];
   const id = one?.viewport.getCurrentImageId?.();
   const image = id && window.cornerstone.cache.getImage(id);
@@ -82,7 +82,7 @@ class Viewer:
         self.wait_until_open()
 
     def wait_until_open(self) -> None:
-        self.page.wait_for_function(_READY)
+        self.page.wait_for_function(READY)
 
     def confirm_use(self) -> None:
         """That it is for investigational use only is said to each person once."""
@@ -95,19 +95,11 @@ class Viewer:
 
     def shown(self, series_uid: str) -> tuple[Pixels, Grey] | None:
         """The canvas as (row, column, RGBA), and the decoded values, rescaled; None while another series is shown."""
-        found: dict[str, Any] | None = self.page.evaluate(_SHOWN)
-        if found is None or series_uid not in found["id"]:
-            return None
-        pixels = np.frombuffer(base64.b64decode(found["pixels"]), np.uint8)
-        return pixels.reshape(found["height"], found["width"], 4), np.array(found["decoded"], np.float64)
+        return _read(self.page.evaluate(SHOWN), series_uid)
 
     def differences(self, phantom: Phantom) -> list[str]:
         """What is other on the screen, and in the decoded values, than it must be."""
-        found = self.shown(phantom.series_uid)
-        if found is None:
-            return ["the series is not on the screen"]
-        pixels, decoded = found
-        return [*_on_screen(phantom, pixels), *_decoded(phantom, decoded)]
+        return differences(phantom, self.page.evaluate(SHOWN))
 
     def markers(self) -> dict[str, str]:
         """The letters at the edges of the first viewport: "left", "top" and whatever else is marked."""
@@ -131,6 +123,22 @@ class Viewer:
         while problems := what():
             assert time.monotonic() < end, "\n".join(problems[:12])
             self.page.wait_for_timeout(100)
+
+
+def differences(phantom: Phantom, found: dict[str, Any] | None) -> list[str]:
+    """``found``: what SHOWN says in a page."""
+    shown = _read(found, phantom.series_uid)
+    if shown is None:
+        return ["the series is not on the screen"]
+    pixels, decoded = shown
+    return [*_on_screen(phantom, pixels), *_decoded(phantom, decoded)]
+
+
+def _read(found: dict[str, Any] | None, series_uid: str) -> tuple[Pixels, Grey] | None:
+    if found is None or series_uid not in found["id"]:
+        return None
+    pixels = np.frombuffer(base64.b64decode(found["pixels"]), np.uint8)
+    return pixels.reshape(found["height"], found["width"], 4), np.array(found["decoded"], np.float64)
 
 
 def _on_screen(phantom: Phantom, pixels: Pixels) -> list[str]:

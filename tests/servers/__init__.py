@@ -22,6 +22,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd", "acl"],
     "orthanc": ["orthanc", "orthanc-dicomweb", "util-linux"],
     "browser": ["chromium", "npm"],
+    "firefox": ["firefox-esr", "xvfb", "npm"],
     "packages": ["mmdebstrap", "lintian", "python3-venv"],
     "containers": ["podman", "crun", "mmdebstrap", "python3-venv"],
     "tools": [
@@ -54,6 +55,7 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     # Debian has it where a user's PATH need not lead.
     "orthanc": ("/usr/sbin/Orthanc", "/usr/share/orthanc/plugins/libOrthancDicomWeb.so", "setpriv"),
     "browser": ("chromium",),
+    "firefox": ("firefox-esr", "Xvfb"),
     "packages": ("mmdebstrap", "dpkg-deb", "lintian", "/usr/bin/python3"),
     "containers": ("podman", "crun", "mmdebstrap", "/usr/bin/python3"),
     "tools": (
@@ -86,7 +88,7 @@ def missing(kind: str) -> list[str]:
         lacks += _missing_for_iam()
     elif kind == "oidc":
         lacks += _missing_for_oidc()
-    elif kind == "browser":
+    elif kind in ("browser", "firefox"):
         lacks += [] if shutil.which("npm") else ["npm, which fetches the viewer, is not installed"]
     elif kind == "systemd":
         lacks += _missing_for_systemd()

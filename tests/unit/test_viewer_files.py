@@ -146,8 +146,8 @@ def test_a_link_into_the_viewer_is_its_page_under_a_strict_policy(address: str, 
     policy = dict(one.split(" ", 1) for one in headers["content-security-policy"].split("; "))
     inline = base64.b64encode(hashlib.sha256(b"window.PUBLIC_URL='/'").digest()).decode()
     assert policy["script-src"] == f"'self' 'sha256-{inline}'"
-    assert policy["default-src"] == policy["object-src"] == policy["base-uri"] == "'none'"
-    assert policy["connect-src"] == "'self'"
+    assert policy["object-src"] == policy["frame-src"] == policy["child-src"] == policy["base-uri"] == "'none'"
+    assert policy["connect-src"] == policy["default-src"] == "'self'"
     assert headers["cache-control"] == "no-cache" and headers["x-content-type-options"] == "nosniff"
 
 

@@ -9,7 +9,11 @@ from typing import Final
 
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _ELSE: Final = (
-    "default-src 'none'",
+    # What no other line is about. In Firefox that is what a page has fetched beforehand (rel=prefetch), as OHIF's does
+    # with its parts; Chromium goes by the line that allows most.
+    "default-src 'self'",
+    "child-src 'none'",
+    "frame-src 'none'",
     "connect-src 'self'",
     "font-src 'self'",
     # Pictures that the viewer draws itself: thumbnails, what is downloaded as an image.
