@@ -86,6 +86,12 @@ def sees(someone: Firefox, phantom: Phantom) -> None:
     someone.wait_for(lambda: not wrong(), wrong)
 
 
+def whole(downloads: Path) -> bool:
+    """Whether one ZIP file is there. Firefox makes an empty one first, and renames another to it once it has all."""
+    there = list(downloads.iterdir())
+    return [one.suffix for one in there] == [".zip"] and there[0].stat().st_size > 0
+
+
 def open_viewer(someone: Firefox) -> None:
     """He is on the way there; returns when the first image is there."""
     someone.wait_for_address("/viewer")
@@ -111,7 +117,7 @@ def test_a_folder_is_handed_in_found_fetched_and_looked_at(
     someone.click('//a[normalize-space()="BROWSER, BRIGITTE"]')
     assert "BRIGITTE" in someone.text("#patient-name")
     someone.click("#download")
-    someone.wait_for(lambda: [one.suffix for one in downloads.iterdir() if one.stat().st_size] == [".zip"])
+    someone.wait_for(lambda: whole(downloads))
     with ZipFile(next(downloads.iterdir())) as kept:
         fetched = {kept.read(name) for name in kept.namelist()}
     assert {phantom.path.read_bytes() for phantom in phantoms} <= fetched
