@@ -22,7 +22,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd", "acl"],
     "orthanc": ["orthanc", "orthanc-dicomweb", "util-linux"],
     "browser": ["chromium", "npm"],
-    "firefox": ["firefox-esr", "xvfb", "npm"],
+    "firefox": ["firefox-esr", "xvfb", "libegl1", "npm"],
     "packages": ["mmdebstrap", "lintian", "python3-venv"],
     "containers": ["podman", "crun", "mmdebstrap", "python3-venv"],
     "tools": [
@@ -55,7 +55,8 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     # Debian has it where a user's PATH need not lead.
     "orthanc": ("/usr/sbin/Orthanc", "/usr/share/orthanc/plugins/libOrthancDicomWeb.so", "setpriv"),
     "browser": ("chromium",),
-    "firefox": ("firefox-esr", "Xvfb"),
+    # The file is Mesa's: WebGL without a graphics card.
+    "firefox": ("firefox-esr", "Xvfb", "/usr/share/glvnd/egl_vendor.d/50_mesa.json"),
     "packages": ("mmdebstrap", "dpkg-deb", "lintian", "/usr/bin/python3"),
     "containers": ("podman", "crun", "mmdebstrap", "/usr/bin/python3"),
     "tools": (
