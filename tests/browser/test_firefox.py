@@ -20,6 +20,7 @@ from tests.system.web_process import WebProcess
 
 #: Without a decoder, and with those that make functions of text in a worker. (JPEG-LS is not made with every Python.)
 LOOKED_AT = ("CT window", "Monochrome 1", "JPEG 2000 lossless", "JPEG-LS lossless")
+pytestmark = pytest.mark.long
 LEFT_OUT = "#dicomwatchd-left-out"
 #: Which image of the series is on the screen.
 PLACE = "() => window.cornerstone.getEnabledElements()[0].viewport.getCurrentImageIdIndex()"
