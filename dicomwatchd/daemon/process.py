@@ -193,6 +193,7 @@ class Process:
             config = load(self._options.config, folders=True)
             if _differs_in_bandwidth_alone(config, old):
                 self._use(config)
+                running.is_reload_refused = False
                 self._journal.info("reloaded", "the new configuration is now used", inboxes=len(config.inboxes))
                 self._service.ready()
                 return running
@@ -200,6 +201,7 @@ class Process:
             archive = open_archive(config, stop_signal, self._uplink)
         except DicomwatchdError as error:
             self._say_refused(error)
+            running.is_reload_refused = True
         else:
             self._end(running)
             try:
@@ -210,6 +212,7 @@ class Process:
                 self._say_refused(error)
                 self._use(old)
                 running = self._begin(old)
+                running.is_reload_refused = True
             else:
                 self._journal.info("reloaded", "the new configuration is now used", inboxes=len(config.inboxes))
         self._service.ready()

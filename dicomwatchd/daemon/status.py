@@ -118,11 +118,13 @@ class StatusReporter:
         commitments_open: int = 0,
         full_disks: Iterable[str] = (),
         sites: Iterable[str] = (),
+        is_reload_refused: bool = False,
     ) -> dict[str, Any]:
         """What only the running daemon knows; ``inboxes`` is what the queue says of them, ``record`` what is wrong with
         the record of deletions, ``silent`` for how many seconds an inbox has not answered, by its name,
         ``commitments_open`` how many requests of modalities are not reported yet, ``full_disks`` what is to be said of
-        disks on which no more can be deleted early, ``sites`` of the other daemons of the archive."""
+        disks on which no more can be deleted early, ``sites`` of the other daemons of the archive,
+        ``is_reload_refused`` that the configuration in use is older than the file."""
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
         intakes_by_name = {intake.source.name: intake for intake in intakes}
@@ -184,6 +186,14 @@ class StatusReporter:
             "archive_verification": _verification(self._config.state_directory),
             "restore_drill": drill_report.document(queue.drills, self._config.restore_drill),
             "problems": [f"inbox {name} has not answered for {seconds:.0f} s" for name, seconds in silent.items()]
+            + (
+                [
+                    "the last reload was refused, and the configuration from before it is in use; a restart would take"
+                    " the file as it is: see dicomwatchctl config check, and reload-refused in the journal, then reload"
+                ]
+                if is_reload_refused
+                else []
+            )
             + [
                 f"inbox {intake.source.name} cannot be opened"
                 for intake in intakes_by_name.values()

@@ -95,6 +95,8 @@ class Supervisor:
         self._bandwidth = BandwidthReporter(uplink or Uplink(clock), journal)
         self._counts, self._clock = counts or Counts(), clock
         self.fatal: Fatal | None = None
+        #: Another configuration was to take this one's place, and cannot be used.
+        self.is_reload_refused = False
         self.heartbeats = stop_signal.heartbeats
         self._stopping = stop_signal.stopping
         self._intake_stopping = threading.Event()
@@ -408,6 +410,7 @@ class Supervisor:
             queue=parts.queue,
             silent=self._not_responding(),
             commitments_open=parts.commitments.open,
+            is_reload_refused=self.is_reload_refused,
         )
         return said | {"problems": [*said["problems"], *parts.alarms.problems, *([unserved] if unserved else [])]}
 

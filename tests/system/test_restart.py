@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -17,7 +18,7 @@ import pytest
 from tests.synthetic import Made, Maker
 from tests.system import invariants
 from tests.system.invariants import Embedded
-from tests.system.site import PYTHON, Site
+from tests.system.site import CTL, PYTHON, Site
 
 SLICES = 40
 
@@ -170,6 +171,14 @@ def test_reload_while_shipping(tmp_path: Path) -> None:
     site.close()
 
 
+def refused_reloads(good: str, site: Site) -> int:
+    """How many problems say so; by the configuration ``good``, which is in use whatever the file says."""
+    config = site.root / "in-use.yaml"
+    config.write_text(good)
+    done = subprocess.run([CTL, "--config", config, "status", "--json"], capture_output=True, text=True, check=True)
+    return sum("the last reload was refused" in problem for problem in json.loads(done.stdout)["problems"])
+
+
 @pytest.mark.parametrize("what", ["state in use", "socket's folder missing", "state not writable", "another archive"])
 def test_a_configuration_that_reads_well_and_does_not_work(what: str, site: Site, tmp_path: Path) -> None:
     """The old one stays in force, however late the fault shows."""
@@ -188,11 +197,14 @@ def test_a_configuration_that_reads_well_and_does_not_work(what: str, site: Site
     site.config.update(changes[what])
     site.write_config()
     site.reload("reload-refused", seconds=30)
+    # Who restarts it weeks later would find out otherwise.
+    site.wait_for(lambda: refused_reloads(good, site) == 1, 30, "status to say so")
     made = study(site, slices=3)
     site.wait_until_empty(30)
     require_archived(site, made)
     site.config_file.write_text(good)
     site.reload("reloaded", seconds=30)
+    assert refused_reloads(good, site) == 0
     more = study(site, seed=4, slices=3)
     site.wait_until_empty(30)
     require_archived(site, more)
