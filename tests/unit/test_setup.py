@@ -104,6 +104,21 @@ def test_what_the_sandbox_hides_is_no_inbox_of_the_service(value: str) -> None:
     assert "hidden" in refused("inbox", value, {"state_directory": "/var/lib/dicomwatchd"}, around)
 
 
+def test_whoever_plans_a_service_needs_no_rights_of_his_own_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is root who sets it up; `setup --dry-run` shows anybody how. Without a service one's own rights count."""
+    monkeypatch.setattr(os, "access", lambda *_arguments: False)
+    monkeypatch.setattr(folders, "_HIDDEN_FROM_THE_SERVICE", ())
+    somebody = a_machine(uid=1000, daemon=None)
+    answers = given_below(tmp_path)
+    for key, value in answers.items():
+        planned = BY_KEY[key].check(value, answers, Around(somebody, service=True, may_ask_archive=False))
+        assert planned.value == value
+        why = refused(key, value, answers, Around(somebody, service=False, may_ask_archive=False))
+        assert f"you may not read, write and enter {tmp_path} (it would be made there): " in why
+
+
 def test_an_inbox_is_apart_from_state_and_archive_whatever_its_path(tmp_path: Path) -> None:
     state = tmp_path / "state"
     (state / "below").mkdir(parents=True)

@@ -123,8 +123,9 @@ def _require_usable(path: Path, exists: bool, machine: Machine, *, service: bool
             raise Refused(f"the file system of {above} is read-only")
     except OSError as error:
         raise Refused(f"{above} cannot be looked at: {error.strerror}") from error
-    if not machine.is_root and not os.access(above, os.R_OK | os.W_OK | os.X_OK):
-        what = "it" if exists else f"{above}, in which it would be made,"
+    # A service is set up by root; who plans one (--dry-run) may be anybody.
+    if not service and not machine.is_root and not os.access(above, os.R_OK | os.W_OK | os.X_OK):
+        what = "it" if exists else f"{above} (it would be made there)"
         raise Refused(f"you may not read, write and enter {what}: give yourself the right, or run this as root")
     if service and machine.daemon is not None:
         for parent in reversed(path.parents):
