@@ -173,6 +173,21 @@ def test_a_bug_is_not_taken_for_an_expected_error(monkeypatch: pytest.MonkeyPatc
 # --- what goes to the terminal ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["top", "config check"])
+def test_standard_streams_that_the_caller_has_closed(arguments: str, closed: str, tmp_path: Path) -> None:
+    """As by a script that wants the exit code alone: it is the same, and nothing ends in a fault."""
+    command = f"{PROGRAM} --config {tmp_path}/none.yaml {arguments}"
+    done = subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (exits.USAGE, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    if "2>" not in closed:
+        assert "none.yaml: 1 problem" in done.stderr
+    version = ["sh", "-c", f"{PROGRAM} --version {closed}"]
+    done = subprocess.run(version, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (exits.OK, False)
+
+
 @pytest.mark.parametrize("asked", ["schema", "check"])  # a document, and a sentence
 def test_a_full_disk_under_the_answer_is_said_in_a_line(config_file: Path, asked: str) -> None:
     program = [sys.executable, "-c", "from dicomwatchd.cli import main; main()"]
