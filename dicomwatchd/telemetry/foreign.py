@@ -20,6 +20,9 @@ from dicomwatchd.telemetry.journal import Journal, Level
 
 #: Their DEBUG holds credentials and object metadata; not even the fact of a record is worth passing on.
 _NEVER_DEBUG = ("boto3", "botocore", "s3transfer", "urllib3")
+#: Logger and function of what is called an error there and is none: a watch that ends, as at each reload, while the
+#: kernel tells of something.
+_IN_GOOD_ORDER = ("watchdog.observers.inotify", "queue_events")
 
 
 class _ToJournal(logging.Handler):
@@ -51,6 +54,8 @@ class _ToJournal(logging.Handler):
 
 
 def _level_of(record: logging.LogRecord) -> Level:
+    if (record.name, record.funcName) == _IN_GOOD_ORDER:
+        return "DEBUG"
     if record.levelno >= logging.ERROR:
         return "ERROR"
     if record.levelno >= logging.WARNING:

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from watchdog.observers.api import EventQueue, ObservedWatch
+from watchdog.observers.inotify import InotifyEmitter
 
 from dicomwatchd.archive.aws.clients import endpoint_name
 from dicomwatchd.archive.stores.directory import store as directory
@@ -493,6 +495,15 @@ def test_the_level_of_foreign_records_counts(redirect: Callable[[Level], None], 
     logging.getLogger("pydicom").info("x")
     logging.getLogger("pydicom").warning("x")
     assert [entry.level for entry in sink.entries] == ["WARNING"]
+
+
+def test_a_watch_that_ends_while_something_happens_is_no_error(
+    redirect: Callable[[Level], None], sink: Kept, tmp_path: Path
+) -> None:
+    """As at each reload of a busy inbox; the library itself says so here."""
+    redirect("DEBUG")
+    InotifyEmitter(EventQueue(), ObservedWatch(str(tmp_path), recursive=True)).queue_events(0.1)
+    assert [(entry.event, entry.level) for entry in sink.entries] == [("library", "DEBUG")]
 
 
 def test_a_warning_gets_its_category_and_place_through_only(
