@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from dicomwatchd import answering, resolved_paths
+from dicomwatchd.alarms.hook import DEADLINE_SECONDS, Hook, HookFailed
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.identity import read_identity
@@ -84,6 +85,7 @@ def examine(
         *(Finding(*found) for found in keyfiles.findings(config, os.environ)),
         *_disk(config, "state", config.state_directory),
         *_inboxes(config, silent or {}),
+        *_command_for_alarms(config),
         *(Finding(*found) for found in receivers.findings(config, time.time() if now is None else now)),
     ]
 
@@ -104,6 +106,18 @@ def _inboxes(config: Config, silent: Mapping[str, float]) -> Iterator[Finding]:
 
 def _of_inbox(config: Config, box: Inbox) -> list[Finding]:
     return [*_disk(config, box.name, box.path), *_inbox(box)]
+
+
+def _command_for_alarms(config: Config) -> Iterator[Finding]:
+    """It is looked at, and not run."""
+    if config.on_alarm is None:
+        return
+    try:
+        Hook(config.on_alarm, time.monotonic, DEADLINE_SECONDS).check()
+    except HookFailed as error:
+        yield Finding("on_alarm", "bad", f"the command {error.in_words}")
+    else:
+        yield Finding("on_alarm", "good", "the command can be run, and nobody else may change it")
 
 
 def exchanged(pins: Iterable[Pin]) -> list[Finding]:

@@ -25,7 +25,7 @@ DEADLINE_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 #: How much longer than that it is waited for until its end has been seen, or its file system has answered.
 _GRACE_SECONDS = 5.0
-_NO_ANSWER = "the command, or the file system that it is on, does not answer"
+_NO_ANSWER = "it, or the file system that it is on, does not answer"
 _MOST_LINKS = 40
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 #: Of its own, below those of the service that it shares.
@@ -48,6 +48,19 @@ class HookFailed(Exception):
     def __init__(self, why: Why, detail: str = "", status: int | None = None) -> None:
         super().__init__(why.value)
         self.why, self.detail, self.status = why, detail, status
+
+    @property
+    def in_words(self) -> str:
+        """What is to be said of the command, after "the command"."""
+        match self.why:
+            case Why.FAILED if self.status is not None and self.status < 0:
+                return f"was ended by signal {-self.status}"
+            case Why.FAILED:
+                return f"has failed with exit status {self.status}"
+            case Why.TOO_LATE if not self.detail:
+                return f"was not done within {DEADLINE_SECONDS:.0f} s, and was ended"
+            case _:
+                return f"cannot be run: {self.detail or self.why.value}"
 
 
 class Interrupted(Exception):

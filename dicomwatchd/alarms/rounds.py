@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from dicomwatchd.alarms.conditions import Condition
-from dicomwatchd.alarms.hook import Hook, HookFailed, Interrupted
+from dicomwatchd.alarms.hook import Hook, HookFailed, Interrupted, Why
 from dicomwatchd.alarms.kinds import Found, Kind, is_known, read_on
 from dicomwatchd.errors import Transient
 from dicomwatchd.ports import Clock, Log, timestamp
@@ -27,6 +27,8 @@ _PRUNE_SECONDS = 3600.0
 #: The command is told of so many at once, and not again before so many seconds have passed.
 AT_ONCE = 100
 REST_SECONDS = 10.0
+#: Whether it could be run is looked at so often; where it could not be, after each rest.
+_LOOK_SECONDS = 3600.0
 
 _Key = tuple[str, str]
 #: What of the configuration an alarm can be about: said in the journal as fields, too.
@@ -56,12 +58,13 @@ class Alarms:
         self._looked_at = clock.monotonic()
         self._write_at = self._looked_at + WRITE_SECONDS
         self._prune_at = self._looked_at + WRITE_SECONDS
-        self._hook_at = self._looked_at
+        self._hook_at = self._look_at = self._looked_at
         self._problem: str | None = None
+        self._cannot_be_run = False
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The thread, until it is told to stop."""
-        self.check()
+        self._check()
         self._runs = True
 
         def wait(seconds: float) -> bool:
@@ -82,6 +85,7 @@ class Alarms:
             self._put_down()
             self._compare()
             self._tell(wait)
+            self._check()
         except Transient:
             return
 
@@ -94,17 +98,8 @@ class Alarms:
 
     @property
     def problems(self) -> list[str]:
-        """That the command cannot be run, for `status`; empty where it can, or there is none."""
-        return [] if self._problem is None else [f"on_alarm: the command cannot be run: {self._problem}"]
-
-    def check(self) -> None:
-        """Whether the command could be run: better said at the start than when it is wanted."""
-        if self._hook is None:
-            return
-        try:
-            self._hook.check()
-        except HookFailed as error:
-            self._failed(error)
+        """That the command cannot be run, or has failed, for `status`; empty where it works, or there is none."""
+        return [] if self._problem is None else [f"on_alarm: the command {self._problem}"]
 
     # -- the hours of the inboxes -------------------------------------------------------------------------------------
 
@@ -167,10 +162,11 @@ class Alarms:
     def _say_ended(self, key: _Key, known: KeptAlarm) -> None:
         if (key, False) not in self._said:
             self._said.add((key, False))
-            inbox = key[1] if key[0] == Kind.INBOX_SILENT else None
+            names = _names(*key)
+            of = "".join(f": {whose} {{{whose}}}" for whose in names)
             open_seconds = max(0.0, self._clock.now() - known.begun_at)
             self._log.info(
-                "alarm-ended", "the alarm {alarm} is over", alarm=key[0], inbox=inbox, open_seconds=open_seconds
+                "alarm-ended", f"the alarm {{alarm}} is over{of}", alarm=key[0], open_seconds=open_seconds, **names
             )
 
     # -- who is told --------------------------------------------------------------------------------------------------
@@ -186,22 +182,47 @@ class Alarms:
             return
         try:
             self._hook.run("".join(_lines(untold)), wait)
-            self._problem = None
+            self._problem, self._cannot_be_run = None, False
         except Interrupted:
             return  # the next start tells it
         except HookFailed as error:
             self._failed(error)
+            self._cannot_be_run = error.why in (Why.MISSING, Why.NOT_SAFE)
+            self._look_at = self._clock.monotonic() + REST_SECONDS
         self._hook_at = self._clock.monotonic() + REST_SECONDS
         self._kept.told(untold)
 
+    def _check(self) -> None:
+        """Whether the command could be run: better said at the start, and now and then, than when it is wanted; and
+        whoever has put it right is told so before the next alarm. What has run and failed is no matter of this."""
+        now = self._clock.monotonic()
+        if self._hook is None or now < self._look_at:
+            return
+        was, self._cannot_be_run = self._cannot_be_run, False
+        try:
+            self._hook.check()
+            self._problem = None if was else self._problem
+        except HookFailed as error:
+            self._cannot_be_run = True
+            self._problem = error.in_words
+            if not was:
+                self._failed(error)
+        self._look_at = self._clock.monotonic() + (REST_SECONDS if self._cannot_be_run else _LOOK_SECONDS)
+
     def _failed(self, error: HookFailed) -> None:
-        self._problem = error.detail or error.why.value
+        self._problem = error.in_words
         self._log.warning(
             "alarm-hook-failed",
             "the command of on_alarm has not done its work; alarms are in the journal and in status",
             reason=error.why.value,
             exit_status=error.status,
         )
+
+
+def _names(code: str, subject: str) -> dict[str, str]:
+    """Of what in the configuration an alarm is, as a field of the journal; empty where there is only one."""
+    whose, _, name = ("inbox", " ", subject) if code == Kind.INBOX_SILENT else subject.partition(" ")
+    return {whose: name} if name and whose in _NAMES else {}
 
 
 def _document(one: KeptAlarm) -> dict[str, Any]:

@@ -43,8 +43,11 @@ class Told(Hook):
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.error: Exception | None = None
+        self.is_wrong: HookFailed | None = None
 
     def check(self) -> str:
+        if self.is_wrong is not None:
+            raise self.is_wrong
         return "/told"
 
     def run(self, text: str, wait: object) -> None:
@@ -232,10 +235,47 @@ def test_a_command_that_fails_is_told_in_the_journal_and_not_run_again(site: Sit
     site.round()
     site.round()
     assert site.log.events("alarm-hook-failed") == [{"reason": "failed", "exit_status": 3}]
-    assert site.alarms.problems == ["on_alarm: the command cannot be run: failed"]
+    assert site.alarms.problems == ["on_alarm: the command has failed with exit status 3"]
+    for _ in range(2):
+        site.round(3600)
+        assert site.alarms.problems, "that it could be run is no sign that it works"
     site.now, site.hook.error = [], None
     site.round()
     assert site.alarms.problems == [] and site.hook.said == [("ended", "clock", "")]
+
+
+def test_a_command_that_cannot_be_run_is_told_before_an_alarm_and_until_it_is_put_right(site: Site) -> None:
+    site.round()
+    site.hook.is_wrong = HookFailed(Why.MISSING, "/etc/on-alarm: No such file or directory")
+    site.round(3600)
+    site.round()
+    assert site.log.events("alarm-hook-failed") == [{"reason": "missing", "exit_status": None}], "once"
+    assert site.alarms.problems == ["on_alarm: the command cannot be run: /etc/on-alarm: No such file or directory"]
+    site.hook.is_wrong = HookFailed(Why.NOT_SAFE, "/etc/on-alarm can be written to by others")
+    site.round()
+    assert site.alarms.problems == ["on_alarm: the command cannot be run: /etc/on-alarm can be written to by others"]
+    site.hook.is_wrong = None
+    site.round()
+    assert site.alarms.problems == [] and site.hook.texts == [], "no alarm was needed to see it"
+    site.now, site.hook.error = [CLOCK], HookFailed(Why.NOT_SAFE, "x")
+    site.round()
+    assert site.alarms.problems == ["on_alarm: the command cannot be run: x"]
+    site.round()
+    assert site.alarms.problems == [], "it was put right since"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (HookFailed(Why.FAILED, status=3), "has failed with exit status 3"),
+        (HookFailed(Why.FAILED, status=-9), "was ended by signal 9"),
+        (HookFailed(Why.TOO_LATE), "was not done within 30 s, and was ended"),
+        (HookFailed(Why.TOO_LATE, "it does not answer"), "cannot be run: it does not answer"),
+        (HookFailed(Why.NOT_STARTED, "Exec format error"), "cannot be run: Exec format error"),
+    ],
+)
+def test_what_status_says_of_a_command(error: HookFailed, words: str) -> None:
+    assert error.in_words == words
 
 
 def test_one_that_only_another_version_knows_ends_with_it(site: Site) -> None:
@@ -481,9 +521,16 @@ def test_every_sentence_passes_the_journal_and_says_all(bench: Bench, tmp_path: 
     alarms.step(lambda _: False)
     assert len(entries) >= 6 and all(one.event == "alarm-begun" and "{" not in one.message for one in entries)
     assert all("{" not in one["sentence"] for one in alarms.document())
+    found_before = [*found]
     found.clear()
     alarms.step(lambda _: False)
     assert {one.event for one in entries} == {"alarm-begun", "alarm-ended"}
+    over = [one.message for one in entries if one.event == "alarm-ended"]
+    assert {f"the alarm inbox-silent is over: inbox {SILENT.subject}", "the alarm clock is over"} <= {*over}
+    whose = [one.subject for one in found_before if isinstance(one, Found) and one.kind is Kind.CERTIFICATE]
+    for subject in whose:  # of three certificates one must know which
+        assert f"the alarm certificate is over{': ' + subject if ' ' in subject else ''}" in over
+    assert len(whose) == 3
 
 
 def test_each_has_its_page() -> None:

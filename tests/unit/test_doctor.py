@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,6 +57,26 @@ def test_a_folder_that_cannot_be_listed(examine: Examine, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "scandir", scandir)
     finding = examine()["folders"]
     assert finding.outcome == "bad" and "1 cannot be listed (EACCES)" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("mode", "outcome", "text"),
+    [
+        (0o755, "good", "can be run"),
+        (0o777, "bad", "can be written to by its group or by others"),
+        (0o644, "bad", "is no program that the daemon's user may run"),
+        (None, "bad", "No such file or directory"),
+    ],
+)
+def test_the_command_for_alarms_is_looked_at(tmp_path: Path, mode: int | None, outcome: str, text: str) -> None:
+    command = tmp_path / "on-alarm"
+    if mode is not None:
+        command.write_text("#!/bin/sh\ntouch ran\n")
+        command.chmod(mode)
+    [found] = doctor._command_for_alarms(SimpleNamespace(on_alarm=(str(command), "radiology")))  # type: ignore[arg-type]
+    assert (found.subject, found.outcome) == ("on_alarm", outcome) and text in found.detail
+    assert not (tmp_path / "ran").exists()
+    assert [*doctor._command_for_alarms(SimpleNamespace(on_alarm=None))] == []  # type: ignore[arg-type]
 
 
 def test_a_store_that_ends_objects_by_itself(examine: Examine) -> None:
