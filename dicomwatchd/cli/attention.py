@@ -44,6 +44,8 @@ def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_j
     said: dict[str, Any] = ask(invocation, socket_path, "attention", limit=limit)
     held, damaged, parked, quarantined = said["held"], said["damaged"], said["parked"], said["quarantined_files"]
     code = exits.NO if held or damaged or parked or quarantined else exits.OK
+    for kind, studies in (("held", held), ("damaged", damaged), ("parked", parked)):
+        output.note_limit(f"{kind} studies", studies, limit)
     if as_json:
         output.document(said)
         return code
@@ -64,6 +66,8 @@ def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_j
                 f" dicomwatchctl retry {study['study_uid']}"
             )
         )
+    if len(parked) > 1:
+        output.say("Try all parked studies again: dicomwatchctl retry --all")
     if quarantined:
         output.say(
             f"{output.count(quarantined, 'file')} in quarantine cannot be archived:"

@@ -13,7 +13,11 @@ from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.cli.studies.access import UID
 from dicomwatchd.cli.terminal import output, tables
+from dicomwatchd.control.client import ControlClient, DaemonRefused
 from dicomwatchd.model import Uid
+
+#: So many parked studies are asked for at once.
+_AT_ONCE = 1000
 
 
 @click.command()
@@ -111,6 +115,7 @@ def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json:
     says why, and `retry` tries it again.
     """
     studies: list[dict[str, Any]] = ask(invocation, socket_path, "queue", limit=limit)
+    output.note_limit("studies", studies, limit)
     if as_json:
         output.document({"studies": studies})
         return
@@ -155,6 +160,7 @@ def quarantine(invocation: Invocation, limit: int, socket_path: Path | None, as_
     They stay where they are. A file is checked again when it changes; remove files that do not belong in the inbox.
     """
     files: list[dict[str, Any]] = ask(invocation, socket_path, "quarantine", limit=limit)
+    output.note_limit("files", files, limit)
     if as_json:
         output.document({"files": files})
         return
@@ -168,17 +174,52 @@ def quarantine(invocation: Invocation, limit: int, socket_path: Path | None, as_
 
 
 @click.command()
-@click.argument("study", metavar="STUDY", type=UID)
+@click.argument("study", metavar="STUDY", type=UID, required=False)
+@click.option("--all", "all_parked", is_flag=True, help="Try all parked studies again.")
 @socket_option
-@click.pass_obj
-def retry(invocation: Invocation, study: Uid, socket_path: Path | None) -> None:
+@click.pass_context
+def retry(context: click.Context, study: Uid | None, all_parked: bool, socket_path: Path | None) -> None:
     """Try a parked study again.
 
     STUDY is a Study Instance UID. A study that waits for its next attempt is tried at once, and files that were kept
-    because no read lease could be taken, or because they are damaged, are tried again.
+    because no read lease could be taken, or because they are damaged, are tried again. Fix the cause before: what is
+    tried again in vain is parked again.
     """
-    client(invocation, socket_path).call("retry", study_uid=study)
-    output.say(f"Study {study} will be tried again.")
+    if (study is None) is not all_parked:
+        if study is None:
+            raise click.MissingParameter(ctx=context, param=context.command.params[0])
+        raise click.UsageError("give STUDY or --all, and not both")
+    connection = client(context.obj, socket_path)
+    if study is not None:
+        connection.call("retry", study_uid=study)
+        output.say(f"Study {study} will be tried again.")
+    else:
+        _retry_all(connection)
+
+
+def _retry_all(connection: ControlClient) -> None:
+    """Each once, though it should be parked again meanwhile. Raises DaemonRefused where none can be."""
+    refusals = dict[str, DaemonRefused]()
+    tried = set[str]()
+    while left := [uid for uid in _parked(connection, _AT_ONCE + len(tried)) if uid not in tried]:
+        for uid in left:
+            tried.add(uid)
+            try:
+                connection.call("retry", study_uid=uid)
+            except DaemonRefused as error:  # it may have gone its way since
+                refusals[uid] = error
+    for refused in refusals.values():
+        if len(refusals) == len(tried):
+            raise refused
+        output.note(f"{output.count(len(refusals), 'study', 'studies')} could not be: {refused.message}")
+        break
+    count = len(tried) - len(refusals)
+    studies = output.count(count, "parked study", "parked studies")
+    output.say(f"{studies} will be tried again." if count else "No study is parked.")
+
+
+def _parked(connection: ControlClient, limit: int) -> list[str]:
+    return [one["study_uid"] for one in connection.call("attention", limit=limit)["parked"]]
 
 
 def _place(text: str | None) -> str:

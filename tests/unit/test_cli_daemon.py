@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ from dicomwatchd.cli.app import root
 from dicomwatchd.config.loading import parse
 from dicomwatchd.config.text import named_socket, read_yaml
 from dicomwatchd.control.client import ControlClient, DaemonRefused, DaemonUnreachable
+from dicomwatchd.control.server import ControlServer
+from dicomwatchd.daemon.commands import Progress
+from dicomwatchd.errors import Permanent
 from dicomwatchd.ports import SystemClock, timestamp
 from dicomwatchd.queue import open_queue
 from dicomwatchd.upload_text import all_verified, sentences
 from tests import schemas
+from tests.pieces import Log
 from tests.unit.stand_in import StandIn
 
 STUDY = "1.2.840.99999.1"
@@ -325,7 +329,10 @@ def test_queue(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
     result = ctl("queue", "--limit", "7")
     assert f"{STUDY}\tparked\t3\t1.5 kB\tct1 mr\t4\t\tevil \ufffd]0;title\ufffd reason" in result.stdout
     assert stand_in.requests == [{"command": "queue", "limit": 7}]
+    assert "may be more" not in result.stderr
     assert json.loads(ctl("queue", "--json").stdout) == {"studies": [row]}
+    cut = ctl("queue", "--limit", "1")
+    assert cut.stderr == "dicomwatchctl: at most 1 studies are shown, and there may be more: --limit N\n"
     stand_in.result([])
     assert ctl("queue").stdout == "Nothing is waiting.\n"
 
@@ -353,6 +360,44 @@ def test_retry(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
     stand_in.answer({"ok": False, "error": {"code": "study-not-found", "message": "no such study", "hint": None}})
     refused = ctl("retry", STUDY)
     assert refused.exit_code == 1 and refused.stderr == "dicomwatchctl: no such study\n"
+
+
+def test_retry_of_all_that_is_parked(tmp_path: Path) -> None:
+    """Each once, whatever becomes of it: one is parked again at once, one has gone its way meanwhile."""
+    parked, asked = {f"{STUDY}.{number}" for number in range(1500)}, list[str]()
+    again, gone = f"{STUDY}.7", f"{STUDY}.8"
+
+    def attention(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return {"held": [], "damaged": [], "parked": [{"study_uid": uid} for uid in sorted(parked)[: request["limit"]]]}
+
+    def retried(request: Mapping[str, Any], _progress: Progress) -> Any:
+        asked.append(request["study_uid"])
+        if request["study_uid"] != again:
+            parked.remove(request["study_uid"])
+        if request["study_uid"] == gone:
+            raise Permanent("the study is not parked and not waiting for an attempt")
+        return {}
+
+    server = ControlServer(tmp_path / "s", {"attention": attention, "retry": retried}, Log())
+    server.start()
+    try:
+        done = CliRunner().invoke(root, ["retry", "--all", "--socket", str(tmp_path / "s")])
+        assert (done.exit_code, done.stdout) == (0, "1,499 parked studies will be tried again.\n")
+        assert done.stderr == (
+            "dicomwatchctl: 1 study could not be: the study is not parked and not waiting for an attempt\n"
+        )
+        assert len(asked) == len(set(asked)) == 1500 and parked == {again}
+        parked.clear()
+        none = CliRunner().invoke(root, ["retry", "--all", "--socket", str(tmp_path / "s")])
+        assert (none.exit_code, none.stdout) == (0, "No study is parked.\n")
+        parked.add(gone)
+        refused = CliRunner().invoke(root, ["retry", "--all", "--socket", str(tmp_path / "s")])
+        assert (refused.exit_code, refused.stdout) == (1, "") and "is not parked" in refused.stderr
+    finally:
+        server.stop()
+    both = CliRunner().invoke(root, ["retry", STUDY, "--all"])
+    assert both.exit_code == 2 and "not both" in both.stderr
+    assert "Missing argument 'STUDY'" in CliRunner().invoke(root, ["retry"]).stderr
 
 
 def test_stats(stand_in: StandIn, ctl: Callable[..., Result]) -> None:

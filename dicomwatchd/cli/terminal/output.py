@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from typing import Any, TypeVar
 
 import click
@@ -40,6 +40,12 @@ def limit_option(what: str) -> Callable[[_Command], _Command]:
         show_default=True,
         help=f"Show at most this many {what}.",
     )
+
+
+def note_limit(what: str, rows: Sized, limit: int) -> None:
+    """That a report ends where it was told to, so that nobody takes it for all there is."""
+    if len(rows) >= limit:
+        note(f"at most {limit:,} {what} are shown, and there may be more: --limit N")
 
 
 def say(text: str = "") -> None:
