@@ -183,7 +183,7 @@ CASES = [
         {"dicomwatchd_held_studies": "2x1500"},
         "23h",
         "24h10m",
-        "2 studies have been held for a day on archive:9187",
+        "for a day there have been held studies on archive:9187, now 2",
     ),
     Case(
         "DicomwatchdFilesInQuarantine",

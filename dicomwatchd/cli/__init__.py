@@ -9,10 +9,15 @@ def main() -> None:
     # and again while it grows, and once more at the end.
     gc.set_threshold(20_000, 10, 10)
     atexit.register(gc.freeze)
-    _lead_nowhere_what_is_closed()
-    from dicomwatchd.cli.app import root
+    import sys
 
-    root.main(prog_name="dicomwatchctl")
+    _lead_nowhere_what_is_closed()
+    try:
+        from dicomwatchd.cli.app import root
+
+        root.main(prog_name="dicomwatchctl")
+    except KeyboardInterrupt:  # before anybody else was there to take it
+        sys.exit(130)
 
 
 def _lead_nowhere_what_is_closed() -> None:

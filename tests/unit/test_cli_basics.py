@@ -173,6 +173,21 @@ def test_a_bug_is_not_taken_for_an_expected_error(monkeypatch: pytest.MonkeyPatc
 # --- what goes to the terminal ------------------------------------------------------------------------------
 
 
+def test_ctrl_c_before_there_is_a_command() -> None:
+    """All is imported then, which takes a moment; nobody is to see where."""
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'dicomwatchd.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from dicomwatchd.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (exits.INTERRUPTED, "")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("arguments", ["top", "config check"])
 def test_standard_streams_that_the_caller_has_closed(arguments: str, closed: str, tmp_path: Path) -> None:

@@ -423,6 +423,7 @@ def test_each_way_to_have_it(known: Bench, ctl: Callable[..., Result], tmp_path:
         done = ctl(one, "--html", str(file))
         assert done.exit_code == 0 and done.stdout == f"Written: {file}\n"
     assert file.read_text() == page.page(said, 7)
+    assert ctl(said, "--html", "-").stdout == page.page(said, 7) and not Path("-").exists()
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".dicomwatchctl")] == []
     assert all(one.get("history") is True for one in ctl.requests)  # type: ignore[attr-defined]
 

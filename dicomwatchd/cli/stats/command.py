@@ -18,6 +18,8 @@ from dicomwatchd.cli.control_access import ask, socket_option
 from dicomwatchd.cli.terminal import output, tables, working
 from dicomwatchd.errors import Permanent
 
+_STANDARD_OUTPUT = Path("-")
+
 
 @click.command()
 @click.option(
@@ -35,7 +37,7 @@ from dicomwatchd.errors import Permanent
     "html_file",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write one HTML page with charts, which needs nothing else.",
+    help="Write one HTML page with charts, which needs nothing else; - is standard output.",
 )
 @socket_option
 @output.json_option
@@ -136,6 +138,10 @@ def _export(said: Mapping[str, Any], days: int, html_file: Path | None) -> None:
         return
     from dicomwatchd.cli.stats import page
 
+    if html_file == _STANDARD_OUTPUT:
+        working.end()
+        click.echo(page.page(said, days), nl=False)
+        return
     _write(html_file, page.page(said, days))
     output.say(f"Written: {output.clean(html_file)}")
 
