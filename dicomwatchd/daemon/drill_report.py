@@ -14,6 +14,8 @@ from dicomwatchd.queue.drills import FIGURES_SECONDS, Drilled, Drills, Failed, O
 _NAMED = 20
 #: Without a study that was compared for so long something is wrong with the drills.
 _STALLED_SECONDS = 7 * 86400.0
+#: After a start: for the first drill to begin (`drill.rounds.FIRST_SECONDS`) and to fetch a study.
+_HAS_HAD_TIME_SECONDS = 1800.0
 
 
 def document(drills: Drills, plan: RestoreDrill) -> dict[str, Any]:
@@ -42,14 +44,16 @@ def document(drills: Drills, plan: RestoreDrill) -> dict[str, Any]:
     }
 
 
-def problems(drills: Drills, plan: RestoreDrill, now: float) -> Iterator[str]:
-    """Each with what an administrator should do. ``now`` in seconds since the epoch."""
+def problems(drills: Drills, plan: RestoreDrill, now: float, runs_for_seconds: float) -> Iterator[str]:
+    """Each with what an administrator should do. ``now`` in seconds since the epoch; ``runs_for_seconds``: one that was
+    off for a week makes its first drill soon."""
     named = drills.failed(_NAMED)
     for one in named:
         yield f"restore drill: study {one.study_uid} {sentence(one)}"
     if len(named) == _NAMED and (more := drills.failed_count() - _NAMED) > 0:
         yield f"restore drill: {more:,} more studies did not come back"
-    if plan.studies_per_day and drills.is_stalled(now - _STALLED_SECONDS):
+    has_had_time = runs_for_seconds > _HAS_HAD_TIME_SECONDS
+    if plan.studies_per_day and has_had_time and drills.is_stalled(now - _STALLED_SECONDS):
         yield (
             "restore drill: no study could be fetched for 7 days, so nothing is known of whether the archive can be"
             " restored; the journal gives the reason (event restore-drill-left-out)"

@@ -39,6 +39,7 @@ class StatusReporter:
         now."""
         self._config, self._archive, self._journal, self._clock = config, archive, journal, clock
         self._started_at = clock.now() if started_at is None else started_at
+        self._begun_at = clock.monotonic()
         self._usage: ProcessUsage = process_usage()
         self._next_disk_check = 0.0
         self._low_disks: dict[str, float] = {}
@@ -127,6 +128,7 @@ class StatusReporter:
         ``is_reload_refused`` that the configuration in use is older than the file."""
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
+        runs_for_seconds = self._clock.monotonic() - self._begun_at
         intakes_by_name = {intake.source.name: intake for intake in intakes}
         disks = {**{name: intake.disk for name, intake in intakes_by_name.items()}, "state": self._state_disk}
         at_work = receivers.listening() if self._config.receivers else None
@@ -249,7 +251,7 @@ class StatusReporter:
             ]
             + list(filter(None, (store.expiry.unaccepted, store.expiry.unprotected)))
             + [*wrong, *full_disks, *sites]
-            + [*drill_report.problems(queue.drills, self._config.restore_drill, self._clock.now())],
+            + [*drill_report.problems(queue.drills, self._config.restore_drill, self._clock.now(), runs_for_seconds)],
             "verification": doctor.verification(capabilities),
         }
 
