@@ -196,6 +196,14 @@ class StatusReporter:
                 if is_reload_refused
                 else []
             )
+            + (
+                [
+                    f"{queue.unwritten}, so nothing new is archived or deleted: is that disk full, or a quota, or does"
+                    " another program, such as a backup, hold state.db?"
+                ]
+                if queue.unwritten
+                else []
+            )
             + [
                 f"inbox {intake.source.name} cannot be opened"
                 for intake in intakes_by_name.values()

@@ -72,6 +72,11 @@ class Queue:
         """``around`` every use of the state, by whoever uses it."""
         self._database.around = around
 
+    @property
+    def unwritten(self) -> str | None:
+        """Why the last change could not be written; None once one could be."""
+        return self._database.unwritten
+
     def close(self) -> None:
         self._database.close()
 

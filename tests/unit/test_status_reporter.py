@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 from dicomwatchd.config.drill import RestoreDrill
 from dicomwatchd.config.receivers import Receiver
 from dicomwatchd.daemon.status import StatusReporter
+from dicomwatchd.errors import StateUnavailable
 from tests.pieces import Pieces
 from tests.unit.uploading import unlistable
 
@@ -101,3 +103,25 @@ def test_a_disk_that_stays_full_is_no_problem_of_the_record_of_deletions(pieces:
     assert found["audit"]["problems"] == 0
     assert "the disk of inbox1 is too full" in found["problems"]
     assert said(pieces, record=["it was cut", None])["audit"]["problems"] == 1
+
+
+def test_a_state_that_cannot_be_written(pieces: Pieces) -> None:
+    """Nothing arrives then, so all the other figures look as if nothing were wrong."""
+    database = pieces.queue._database
+    database._connection.execute("PRAGMA busy_timeout = 1")
+    other = sqlite3.connect(pieces.state / "state.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    before = said(pieces)["problems"]
+    for _ in range(2):
+        with pytest.raises(StateUnavailable), database.write():
+            pass
+        [problem] = [one for one in said(pieces)["problems"] if one not in before]
+        assert problem.startswith("the state database cannot be written at the moment, so nothing new is archived")
+    other.execute("ROLLBACK")
+    other.close()
+    with pytest.raises(ValueError, match="ours"), database.write():
+        raise ValueError("ours")
+    assert said(pieces)["problems"] != before, "nothing was written since"
+    with database.write():
+        pass
+    assert said(pieces)["problems"] == before

@@ -50,13 +50,15 @@ class Database:
         self._announce = announce
         self._mutex = threading.RLock()
         self._is_closed = False
+        #: Why the last change could not be written; None once one could be.
+        self.unwritten: str | None = None
         #: Around every use: whoever is busy with something that others watch says so that he waits for the state now.
         self.around: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """One transaction, rolled back on any exception, after which nothing is announced. Not to be nested."""
-        with self.around(), self._mutex, _translated():
+        with self._noted(), self.around(), self._mutex, _translated():
             self._require_open()
             transaction = Transaction(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
@@ -73,6 +75,15 @@ class Database:
         # Out of the lock and of `_translated`: nobody waits for the state meanwhile, and no error here is the state's.
         for transition in transaction.transitions:
             self._announce(transition)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except StateUnavailable as error:
+            self.unwritten = error.message
+            raise
+        self.unwritten = None
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
