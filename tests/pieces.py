@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.identity import ArchiveIdentity, write_identity
 from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
@@ -35,7 +36,8 @@ from dicomwatchd.queue.holds import OTHER_VERSIONS
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unpacking import unpacked
 
-ARCHIVE_ID = "archive-of-tests"
+ARCHIVE_ID = "0a7e57a0-0000-4000-8000-000000000001"
+IDENTITY = ArchiveIdentity(ARCHIVE_ID, "2026-01-01T00:00:00.000Z")
 
 
 class FakeClock:
@@ -122,6 +124,7 @@ class Pieces:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        self._sign()
         self.parts = Parts(
             self._plan(),
             Archive(ARCHIVE_ID, self.store, self.catalogue, bundling=self.bundling),
@@ -140,6 +143,13 @@ class Pieces:
         self.context, self.dispatcher = self.parts.context, self.parts.dispatcher
         self.parts.begin()
         self.sources, self.intakes = self.parts.sources.inboxes, list(self.parts.sources.intakes.values())
+
+    def _sign(self) -> None:
+        """The store has the archive's identity, as after `archive init`."""
+        if isinstance(self.store, MemoryStore):
+            self.store.signed = self.store.signed or IDENTITY.to_bytes()
+        else:
+            write_identity(self.store, IDENTITY)
 
     def _heartbeat(self) -> None:
         self.cancelled()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore
-from dicomwatchd.errors import ArchiveRefused, Conflict, NoSuchObject, Transient
+from dicomwatchd.errors import ArchiveRefused, ColdObject, Conflict, NoSuchObject, NotThere, Transient
 
 FORMAT = "dicomwatchd-archive/1"
 
@@ -54,6 +54,33 @@ def read_identity(store: ObjectStore) -> ArchiveIdentity | None:
             f"{keys.IDENTITY} in the store is not the identity of an archive", hint="is this the right place?"
         ) from error
     return identity
+
+
+def require_identity(store: ObjectStore, archive_id: str) -> None:
+    """That the store is still this archive, asked now. Another place may come to stand under the same address while a
+    daemon runs: a share that is unmounted, a bucket that was made anew, a gateway without its disks, keys of another
+    account. It takes and shows objects as the archive would, and nobody finds them once the archive is back.
+
+    Raises NotThere where it holds no identity that can be read, or another's; Transient. In cold storage nobody reads
+    it; a place that has just come to be has nothing there.
+    """
+    try:
+        held = read_identity(store)
+    except ColdObject:
+        return
+    except ArchiveRefused as error:
+        raise _not_there(store) from error
+    if held is None or held.archive_id != archive_id:
+        raise _not_there(store)
+
+
+def _not_there(store: ObjectStore) -> NotThere:
+    where = store.destination
+    return NotThere(
+        "the store is another place than at the start of the daemon: it does not show the archive's identity",
+        hint="is the share mounted, is it the right bucket, and whose are the keys? Local files are kept until then",
+        endpoint=f"{where.kind} at {where.endpoint}",
+    )
 
 
 def write_identity(

@@ -35,7 +35,8 @@ REST_STEPS = 12
 
 class Sealing:
     """One thread calls `step`. ``covered`` tells up to which entry the chain is published, ``archived`` whether the
-    archive holds what was sealed, ``in_trouble`` that it does not answer at the moment, so that it is left alone."""
+    archive holds what was sealed, ``in_trouble`` that it does not answer at the moment, so that it is left alone;
+    ``require_archive`` raises where the store is another place than the archive."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Sealing:
         log: Log,
         in_trouble: Callable[[], bool] = lambda: False,
         *,
+        require_archive: Callable[[], None] = lambda: None,
         entries: int = SEGMENT_ENTRIES,
         seconds: float = SEGMENT_SECONDS,
     ) -> None:
@@ -57,6 +59,7 @@ class Sealing:
         self._archived = archived
         self._log = log
         self._in_trouble = in_trouble
+        self._require_archive = require_archive
         self._entries = entries
         self._seconds = seconds
         self._failing = ""
@@ -136,6 +139,7 @@ class Sealing:
             raise
         if found != header:
             raise BadSegment("a segment that was just sent differs in the store")
+        self._require_archive()
         self._segments.sealed(segment, sha256=packed.sha256, size_bytes=stored.size_bytes, studies=packed.studies)
         self._log.info(
             "audit-sealed",

@@ -17,6 +17,7 @@ from dicomwatchd.alarms import conditions
 from dicomwatchd.alarms.hook import DEADLINE_SECONDS, Hook
 from dicomwatchd.alarms.rounds import Alarms
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
+from dicomwatchd.archive.identity import require_identity
 from dicomwatchd.audit.checkpoints import Checkpoints
 from dicomwatchd.audit.proving import Prover
 from dicomwatchd.audit.sealing import Sealing
@@ -180,6 +181,7 @@ class Parts:
             around.log,
             # Nor does the record of deletions go where the store would end it by itself.
             lambda: self.dispatcher.backoff.is_to_be_left_alone or self.expiring.problem is not None,
+            require_archive=partial(require_identity, archive.store, archive.archive_id),
         )
         self.early = EarlyDeletion(
             self.queue.early,

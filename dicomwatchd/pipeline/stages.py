@@ -7,6 +7,7 @@ is done already costs little. Nothing is deleted before the last stage, and ther
 
 from __future__ import annotations
 
+from dicomwatchd.archive.identity import require_identity
 from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.errors import (
     ColdObject,
@@ -190,6 +191,8 @@ def record(shipment: Shipment, context: Context) -> Recorded:
         if not manifest.revision:
             context.shipments.recorded(claim, 0)
             return Recorded(manifest, 0, asked_at)
+        # Asked after its objects were verified and its manifest was stored: all of that was here then.
+        require_identity(archive.store, archive.archive_id)
         try:
             archive.catalogue.put(manifest.record())
         except RevisionConflict:

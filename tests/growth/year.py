@@ -18,6 +18,7 @@ from random import Random
 import psutil
 
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.identity import write_identity
 from dicomwatchd.daemon.composition import Parts, Surroundings
 from dicomwatchd.daemon.plan import Plan
 from dicomwatchd.model import FileIdentity, FileState, InstanceHeader, StudyEvent, Uid
@@ -25,7 +26,7 @@ from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import Archive
 from dicomwatchd.queue.rows import Arrival, LocalFile, Proven, identity_text
 from tests.growth.store import FileStore, digest
-from tests.pieces import ARCHIVE_ID, Log
+from tests.pieces import ARCHIVE_ID, IDENTITY, Log
 from tests.unit.memory_archive import MemoryCatalogue
 from tests.unit.queues import StandingClock
 
@@ -80,6 +81,7 @@ class Hospital:
 
     def open(self) -> None:
         self.store = FileStore(self.root / "archive.db")
+        write_identity(self.store, IDENTITY)
         self.parts = Parts(
             Plan(self.root / "state", ()),
             Archive(ARCHIVE_ID, self.store, MemoryCatalogue()),

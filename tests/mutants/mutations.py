@@ -34,6 +34,7 @@ from tests.mutants.planted import PLANTED
 from tests.mutants.protection import PROTECTION
 from tests.mutants.receiver import RECEIVER
 from tests.mutants.roots import ROOTS
+from tests.mutants.same_place import SAME_PLACE
 from tests.mutants.series import SERIES
 from tests.mutants.setup import SETUP
 from tests.mutants.sites import SITES
@@ -1471,6 +1472,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in (*WEB, *ACCESS, *DICOMWEB)),
     *(Mutation(*row) for row in PAGE),
     *(Mutation(*row) for row in PROTECTION),
+    *(Mutation(*row) for row in SAME_PLACE),
     *(Mutation(*row) for row in RECEIVER),
     *(Mutation(*row) for row in HANDED_OUT),
     # -- several daemons at one inbox, and what a crash leaves aside

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.identity import ArchiveIdentity
 from dicomwatchd.archive.layout import lineage, manifests
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.manifest import empty
@@ -36,7 +37,7 @@ from tests.simulation.lifecycle import Lifecycle, Watched
 from tests.unit.memory_archive import common_prefixes
 from tests.unpacking import unpacked
 
-ARCHIVE_ID = "simulated-archive"
+ARCHIVE_ID = "0a7e57a0-0000-4000-8000-000000000003"
 
 
 class Shelf:
@@ -58,6 +59,7 @@ class Shelf:
         self.damaged: set[str] = set()  # keys that were given other bytes than were sent
         self.lost: set[str] = set()  # keys whose first object is gone
         self.unseen: set[str] = set()  # keys that nobody has looked at since they were made
+        self.create(keys.IDENTITY, ArchiveIdentity(ARCHIVE_ID, "2026-01-01T00:00:00.000Z").to_bytes())
 
     def is_in_parts(self, data: bytes) -> bool:
         return len(data) > self._in_parts_above

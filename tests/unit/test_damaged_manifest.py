@@ -199,7 +199,9 @@ def test_a_manifest_of_another_study_under_its_key(pieces: Pieces) -> None:
 
 def test_another_archives_manifest_is_not_passed_over(pieces: Pieces) -> None:
     """It is whole: the place is wrong, not the object."""
-    foreign = Manifest.from_bytes(shelf(pieces).versions[SECOND][0].replace(b"archive-of-tests", b"another-archive!"))
+    foreign = Manifest.from_bytes(
+        shelf(pieces).versions[SECOND][0].replace(ARCHIVE_ID.encode(), ARCHIVE_ID[::-1].encode())
+    )
     damage(pieces, foreign.to_bytes())
     drop(pieces, 2)
     pieces.run()

@@ -25,7 +25,7 @@ from dicomwatchd.pipeline.deletion.port import Stands
 from dicomwatchd.pipeline.deletion.vetoes import own as own_module
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.rows import LocalFile, Source
-from tests.pieces import Pieces, at
+from tests.pieces import IDENTITY, Pieces, at
 from tests.synthetic import Made, Maker
 from tests.unit.uploading import hand_in
 
@@ -59,7 +59,7 @@ def house(root: Path, **options: object) -> House:
     archive.mkdir(parents=True)
     store = DirectoryStore(DirectorySettings(kind="directory", path=archive))
     store.initialise()
-    store.put(keys.IDENTITY, Buffer.of(b'{"archive_id": "x"}'))
+    store.put(keys.IDENTITY, Buffer.of(IDENTITY.to_bytes()))
     pieces = Pieces(root, store=store, **options)  # type: ignore[arg-type]
     made = Maker(seed=3).ct_series(pieces.inbox / "DOE^JANE", slices=3, rows=16, columns=16)
     pieces.run()

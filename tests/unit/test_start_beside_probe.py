@@ -16,7 +16,7 @@ from dicomwatchd.daemon.plan import InboxPlan, Plan
 from dicomwatchd.errors import ArchiveRefused
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive
-from tests.pieces import ARCHIVE_ID, FakeClock, Log, settings
+from tests.pieces import ARCHIVE_ID, IDENTITY, FakeClock, Log, settings
 from tests.unit.dicomfiles import STUDY, data_set, encode
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 
@@ -40,7 +40,7 @@ class Site:
         self.inbox = root / "inbox"
         self.inbox.mkdir(exist_ok=True)
         (root / "state").mkdir(exist_ok=True)
-        self.memory, self.clock, self.log = MemoryStore(), FakeClock(), Log()
+        self.memory, self.clock, self.log = MemoryStore(signed=IDENTITY.to_bytes()), FakeClock(), Log()
         self.store = Untouched(self.memory, "destination")
         self.catalogue = Untouched(MemoryCatalogue(name=place), "name")
         inbox = InboxPlan(

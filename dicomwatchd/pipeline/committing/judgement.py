@@ -10,6 +10,7 @@ from enum import Enum
 from functools import partial
 
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.identity import require_identity
 from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
@@ -152,6 +153,7 @@ class Judgement:
                 found[content] = item.sop_class_uid, Open.DAMAGED
             elif item.key in proven:
                 found[content] = item.sop_class_uid, Committed(min(asked_at, proven[item.key]))
+        require_identity(context.archive.store, context.archive.archive_id)  # last: all of that was there
         return found
 
     def _proven(self, study: Uid, items: Iterable[ManifestInstance], beat: Callable[[], None]) -> dict[str, float]:

@@ -289,7 +289,7 @@ class S3Bucket:
                 yield self._shown(item)
             if not page.token:
                 return
-            paging = Paging(token=page.token)
+            paging = Paging(token=self._following(page, paging))
 
     def current_versions(
         self, prefix: str, short: Callable[[str, Marker | None], VersionsPage | None] = lambda *_: None
@@ -316,7 +316,10 @@ class S3Bucket:
     def _versions_page(self, start: str, marker: Marker | None) -> VersionsPage:
         begins: Any = {} if marker is None else {"KeyMarker": marker.full_key, "VersionIdMarker": marker.version_id}
         with self._listing("ListObjectVersions"):
-            return versions_by_botocore(self.client.list_object_versions(Bucket=self.name, Prefix=start, **begins))
+            page = self.client.list_object_versions(Bucket=self.name, Prefix=start, **begins)
+        if page.get("Prefix", start) != start:
+            raise self._of_another_prefix("ListObjectVersions")
+        return versions_by_botocore(page)
 
     def _shown(self, item: ListedObject, version_id: str | None = None) -> StoredObject:
         storage_class = cold.other_than_usual(item.storage_class)
@@ -344,6 +347,10 @@ class S3Bucket:
     def _out_of_order(self, operation: str) -> Transient:
         return Transient(f"{operation} gave keys out of order", code="strange-answer", endpoint=self.endpoint)
 
+    def _of_another_prefix(self, operation: str) -> Transient:
+        """An empty listing says nothing else of what it is a listing of."""
+        return Transient(f"{operation} gave another prefix's", code="strange-answer", endpoint=self.endpoint)
+
     def common_prefixes(
         self, prefix: str, after: str = "", short: Callable[[str, Paging], ListedPage | None] = lambda *_: None
     ) -> Iterator[str]:
@@ -366,7 +373,13 @@ class S3Bucket:
                 yield full.removeprefix(self.prefix)
             if not page.token:
                 return
-            paging = Paging(token=page.token, delimiter="/")
+            paging = Paging(token=self._following(page, paging), delimiter="/")
+
+    def _following(self, page: ListedPage, paging: Paging) -> str | None:
+        """Where the next page begins. A page without keys that leads to itself would be asked for without end."""
+        if page.token == paging.token:
+            raise Transient("ListObjectsV2 leads nowhere", code="strange-answer", endpoint=self.endpoint)
+        return page.token
 
     def _page(self, start: str, paging: Paging) -> ListedPage:
         arguments: Any = {"ContinuationToken": paging.token} if paging.token else {}
@@ -376,6 +389,8 @@ class S3Bucket:
             arguments["Delimiter"] = paging.delimiter
         with self._listing("ListObjectsV2"):
             page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
+        if page.get("Prefix", start) != start:
+            raise self._of_another_prefix("ListObjectsV2")
         return ListedPage(
             [listed_by_botocore(item) for item in page.get("Contents", [])],
             page.get("NextContinuationToken") if page.get("IsTruncated") else None,

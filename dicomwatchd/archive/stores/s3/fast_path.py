@@ -159,7 +159,7 @@ def list_objects(data_plane: S3DataPlane, prefix: str, paging: Paging) -> Listed
         query["delimiter"] = paging.delimiter
     response = data_plane.listing(query)
     try:
-        return None if response is None else _page(ElementTree.fromstring(response))  # noqa: S314  botocore's own parser
+        return None if response is None else _page(ElementTree.fromstring(response), prefix)  # noqa: S314  botocore's own parser
     except (ElementTree.ParseError, ValueError):
         return None
 
@@ -171,13 +171,13 @@ def list_versions(data_plane: S3DataPlane, prefix: str, marker: Marker | None) -
         query |= {"key-marker": marker.full_key, "version-id-marker": marker.version_id}
     response = data_plane.listing(query)
     try:
-        return None if response is None else _versions(ElementTree.fromstring(response))  # noqa: S314  as above
+        return None if response is None else _versions(ElementTree.fromstring(response), prefix)  # noqa: S314  as above
     except (ElementTree.ParseError, ValueError):
         return None
 
 
-def _page(root: ElementTree.Element) -> ListedPage:
-    """Raises ValueError for what is no page."""
+def _page(root: ElementTree.Element, asked: str) -> ListedPage:
+    """Raises ValueError for what is no page, or one of another prefix than was ``asked`` for."""
     tag = _tags(root, "ListBucketResult")
     found = []
     common_prefixes = []
@@ -193,13 +193,15 @@ def _page(root: ElementTree.Element) -> ListedPage:
             truncated = element.text or ""
         elif element.tag == tag("NextContinuationToken"):
             token = element.text
+        elif element.tag == prefix:
+            _require(asked, element.text)
     if truncated not in ("true", "false") or (truncated == "true") != bool(token):
         raise ValueError("a page that does not say whether it is the last")
     return ListedPage(found, token, tuple(common_prefixes))
 
 
-def _versions(root: ElementTree.Element) -> VersionsPage:
-    """Raises ValueError for what is no page."""
+def _versions(root: ElementTree.Element, asked: str) -> VersionsPage:
+    """As `_page`."""
     tag = _tags(root, "ListVersionsResult")
     found: list[tuple[ListedObject, str | None] | None] = []
     values: dict[str, str] = {}
@@ -217,11 +219,18 @@ def _versions(root: ElementTree.Element) -> VersionsPage:
             found.append((listed, of_version.get(version_id) or None) if latest == "true" else None)
         else:
             values[element.tag] = element.text or ""
+    _require(asked, values.get(tag("Prefix"), asked))
     truncated = values.get(tag("IsTruncated"), "")
     if truncated not in ("true", "false"):
         raise ValueError("a page that does not say whether it is the last")
     following = unquote_plus(values.get(tag("NextKeyMarker"), "")), values.get(tag("NextVersionIdMarker"), "")
     return VersionsPage(found, Marker(*following) if all(following) else None, truncated == "false")
+
+
+def _require(asked: str, told: str | None) -> None:
+    """An empty listing says nothing else of what it is a listing of. Raises ValueError."""
+    if asked not in (told or "", unquote_plus(told or "")):
+        raise ValueError("a listing of another prefix")
 
 
 def _tags(root: ElementTree.Element, of_root: str) -> Callable[[str], str]:

@@ -1,0 +1,85 @@
+"""Mutants of what tells the archive from another place under its address, and of listings that are no answer to what
+was asked: rows of `mutations.Mutation`."""
+
+from __future__ import annotations
+
+TESTS = ("tests/unit/test_same_place.py",)
+LISTINGS = ("tests/unit/test_listings_attacked.py",)
+_IDENTITY, _STAGES = "archive/identity.py", "pipeline/stages.py"
+_BUCKET, _FAST = "archive/stores/s3/bucket.py", "archive/stores/s3/fast_path.py"
+
+SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    (
+        "same place: asked before anything is recorded",
+        _STAGES,
+        "        require_identity(archive.store, archive.archive_id)\n",
+        "",
+        TESTS,
+    ),
+    ("same place: nothing is no archive", _IDENTITY, "if held is None or held", "if held is not None and held", TESTS),
+    (
+        "same place: another archive",
+        _IDENTITY,
+        "if held is None or held.archive_id != archive_id:",
+        "if held is None:",
+        TESTS,
+    ),
+    (
+        "same place: what is no identity stops no daemon",
+        _IDENTITY,
+        "    except ArchiveRefused as error:\n        raise _not_there(store) from error\n",
+        "",
+        TESTS,
+    ),
+    (
+        "same place: in cold storage",
+        _IDENTITY,
+        "    except ColdObject:\n        return\n",
+        "",
+        TESTS,
+    ),
+    (
+        "same place: a modality's originals",
+        "pipeline/committing/judgement.py",
+        "        require_identity(context.archive.store, context.archive.archive_id)",
+        "        pass",
+        TESTS,
+    ),
+    ("same place: the record of deletions", "audit/sealing.py", "        self._require_archive()\n", "", TESTS),
+    (
+        "same place: of which archive the record is",
+        "daemon/composition.py",
+        "            require_archive=partial(require_identity, archive.store, archive.archive_id),\n",
+        "",
+        TESTS,
+    ),
+    (
+        "listings: of another prefix",
+        _FAST,
+        "            _require(asked, element.text)\n",
+        "            pass\n",
+        LISTINGS,
+    ),
+    (
+        "listings: of another prefix, with versions",
+        _FAST,
+        '    _require(asked, values.get(tag("Prefix"), asked))\n',
+        "",
+        LISTINGS,
+    ),
+    (
+        "listings: of another prefix, by botocore",
+        _BUCKET,
+        '        if page.get("Prefix", start) != start:\n            raise self._of_another_prefix("ListObjectsV2")\n',
+        "",
+        LISTINGS,
+    ),
+    ("listings: without end", _BUCKET, "        if page.token == paging.token:\n", "        if False:\n", LISTINGS),
+    (
+        "listings: of another prefix, with versions, by botocore",
+        _BUCKET,
+        'raise self._of_another_prefix("ListObjectVersions")',
+        "pass",
+        LISTINGS,
+    ),
+)
