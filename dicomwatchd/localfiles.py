@@ -46,6 +46,19 @@ _SHARED = frozenset(
         0x01161970,  # GFS2
         0x7461636F,  # OCFS2
         0x73757245,  # Coda
+        0x786F4256,  # VirtualBox's shared folders
+        0xBACBACBC,  # VMware's
+        0x7C7C6673,  # Parallels'
+    }
+)
+#: Of several machines, too, and keep owners as a disk does.
+_OF_CLUSTERS = frozenset(
+    {
+        0x47504653,  # GPFS
+        0x19830326,  # BeeGFS
+        0xAAD7AAEA,  # PanFS
+        0xBEEFDEAD,  # StorNext
+        0xA501FCF5,  # VxFS
     }
 )
 #: Where the owner of a file is not what the file system keeps but what it is mounted with, or another machine's.
@@ -302,7 +315,8 @@ def read_lease(fd: int) -> Iterator[bool]:
 
 def is_on_a_share(fd: int) -> bool:
     """Whether the file system of an open file is another machine's, or another program's."""
-    return _file_system(fd) in _SHARED
+    found = _file_system(fd)
+    return found in _SHARED or found in _OF_CLUSTERS
 
 
 def _file_system(fd: int) -> int:

@@ -4,6 +4,7 @@ was asked: rows of `mutations.Mutation`."""
 from __future__ import annotations
 
 TESTS = ("tests/unit/test_same_place.py",)
+RACES = ("tests/unit/test_deletion_races.py",)
 LISTINGS = ("tests/unit/test_listings_attacked.py",)
 _IDENTITY, _STAGES = "archive/identity.py", "pipeline/stages.py"
 _BUCKET, _FAST = "archive/stores/s3/bucket.py", "archive/stores/s3/fast_path.py"
@@ -44,6 +45,13 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "        require_identity(context.archive.store, context.archive.archive_id)",
         "        pass",
         TESTS,
+    ),
+    (
+        "leases: of a cluster",
+        "localfiles.py",
+        "    return found in _SHARED or found in _OF_CLUSTERS\n",
+        "    return found in _SHARED\n",
+        RACES,
     ),
     ("same place: the record of deletions", "audit/sealing.py", "        self._require_archive()\n", "", TESTS),
     (

@@ -572,6 +572,19 @@ def test_a_network_share_s_answer_to_a_lease_is_not_believed(
     assert pieces.left() == []
 
 
+@pytest.mark.parametrize(
+    "file_system", [0x47504653, 0x19830326, 0xAAD7AAEA, 0xBEEFDEAD, 0xA501FCF5, 0x786F4256, 0xBACBACBC, 0x7C7C6673]
+)
+def test_a_lease_of_this_machine_says_nothing_of_the_others_of_a_cluster_or_of_the_host(
+    file_system: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives one wherever a file system does not object, and knows nobody who writes from elsewhere."""
+    monkeypatch.setattr(localfiles, "_file_system", lambda _: file_system)
+    (tmp_path / "IM1").write_bytes(b"content")
+    with (tmp_path / "IM1").open("rb") as file, localfiles.read_lease(file.fileno()) as leased:
+        assert not leased
+
+
 def test_the_file_system_of_a_file_is_known(tmp_path: Path) -> None:
     with open("/proc/self/stat") as file:
         assert localfiles._file_system(file.fileno()) == 0x9FA0  # PROC_SUPER_MAGIC
