@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore
-from dicomwatchd.errors import ArchiveRefused, ColdObject, Conflict, NoSuchObject, NotThere, Transient
+from dicomwatchd.errors import ArchiveRefused, ColdObject, Conflict, NoSuchObject, NotThere, Permanent, Transient
 
 FORMAT = "dicomwatchd-archive/1"
 
@@ -68,7 +68,7 @@ def require_identity(store: ObjectStore, archive_id: str) -> None:
         held = read_identity(store)
     except ColdObject:
         return
-    except ArchiveRefused as error:
+    except (ArchiveRefused, Permanent) as error:  # neither ends the daemon nor parks a study: it may be back soon
         raise _not_there(store) from error
     if held is None or held.archive_id != archive_id:
         raise _not_there(store)

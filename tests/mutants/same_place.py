@@ -28,8 +28,15 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "same place: what is no identity stops no daemon",
         _IDENTITY,
-        "    except ArchiveRefused as error:\n        raise _not_there(store) from error\n",
-        "",
+        "    except (ArchiveRefused, Permanent) as error:",
+        "    except Permanent as error:",
+        TESTS,
+    ),
+    (
+        "same place: a refusal parks no study",
+        _IDENTITY,
+        "    except (ArchiveRefused, Permanent) as error:",
+        "    except ArchiveRefused as error:",
         TESTS,
     ),
     (

@@ -15,7 +15,7 @@ from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import Capabilities
 from dicomwatchd.audit.sealing import REST_STEPS, SEGMENT_SECONDS
 from dicomwatchd.config.archive import DirectorySettings
-from dicomwatchd.errors import NotThere
+from dicomwatchd.errors import NotThere, RequestRefused
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
@@ -170,3 +170,8 @@ def test_no_entry_of_the_audit_chain_goes_for_what_another_place_holds(tmp_path:
     exchange(store, IDENTITY.to_bytes(), archive)
     assert sealed() == entries
     pieces.close()
+
+
+def test_a_refusal_parks_no_study() -> None:
+    with pytest.raises(NotThere):
+        require_identity(MemoryStore(signed=IDENTITY.to_bytes(), fault=RequestRefused("refused")), ARCHIVE_ID)
