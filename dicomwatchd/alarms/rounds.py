@@ -162,11 +162,9 @@ class Alarms:
     def _say_ended(self, key: _Key, known: KeptAlarm) -> None:
         if (key, False) not in self._said:
             self._said.add((key, False))
-            names = _names(*key)
-            of = "".join(f": {whose} {{{whose}}}" for whose in names)
             open_seconds = max(0.0, self._clock.now() - known.begun_at)
             self._log.info(
-                "alarm-ended", f"the alarm {{alarm}} is over{of}", alarm=key[0], open_seconds=open_seconds, **names
+                "alarm-ended", "the alarm {alarm} is over", alarm=key[0], open_seconds=open_seconds, **_names(*key)
             )
 
     # -- who is told --------------------------------------------------------------------------------------------------
