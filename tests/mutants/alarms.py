@@ -138,8 +138,8 @@ ALARMS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("one that failed is not run again", "REST_SECONDS\n        self._kept.told(untold)", "REST_SECONDS"),
             (
                 "it works again",
-                "            self._problem = None\n        except Interrupted",
-                "            pass\n        except Interrupted",
+                "            self._problem, self._cannot_be_run = None, False\n",
+                "            self._cannot_be_run = False\n",
             ),
             ("a begin is told before its end", '(event == "begun" and one.told == 0)', '(event == "begun")'),
             ("watched by the clock that grows", "int(is_seen) * round(passed)", "round(ROUND_SECONDS)"),

@@ -243,8 +243,14 @@ DRILL: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = _UNDER_ATTACK + 
         (
             "a week without any",
             "daemon/drill_report.py",
-            "    if plan.studies_per_day and drills.is_stalled",
+            "    if plan.studies_per_day and has_had_time and drills.is_stalled",
             "    if False and drills.is_stalled",
+        ),
+        (
+            "off for a week",
+            "daemon/drill_report.py",
+            "    if plan.studies_per_day and has_had_time and drills.is_stalled",
+            "    if plan.studies_per_day and drills.is_stalled",
         ),
         ("whose archive it was", "queue/drills.py", '            db.execute("DELETE FROM drills")\n', ""),
     )
