@@ -38,6 +38,8 @@ KINDS = {
 CALLS = [name for names in KINDS.values() for name in names]
 #: Reading is the same again and again; the others are killed at each.
 READS_MOST = 12
+#: Between the peer's end and the call that comes last, on a machine that does much else.
+REACHED_SECONDS = 20.0
 
 
 @dataclass
@@ -96,7 +98,7 @@ def _run(ground: Ground, inject: str = "", *, trace: bool = False) -> Run:
         stderr=subprocess.PIPE,
     )
     status = Path(f"/proc/{receiving.process.pid}/task")
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not all("TracerPid:\t0" not in (one / "status").read_text() for one in status.iterdir()):
         assert time.monotonic() < end, "strace does not attach"
         time.sleep(0.005)
@@ -110,11 +112,11 @@ def _run(ground: Ground, inject: str = "", *, trace: bool = False) -> Run:
     except (Gone, ConnectionError):
         pass
     try:
-        killed = receiving.process.wait(0.5 if inject else 0) == -9
+        killed = receiving.process.wait(REACHED_SECONDS if inject else 0) == -9
     except subprocess.TimeoutExpired:
         killed = False
     receiving.close()
-    tracing.wait(10)
+    tracing.wait(60)
     return Run(site, acknowledged, output.read_text().splitlines() if trace else [], killed)
 
 
@@ -144,10 +146,11 @@ def test_killed_right_before(kind: str, ground: Ground) -> None:
         step = max(1, len(points) // READS_MOST)
         points = points[::step]
     assert points
-    bodies, lost, acknowledged, hit = ground.bodies, 0, 0, 0
+    bodies, lost, acknowledged, hit, over_before = ground.bodies, 0, 0, 0, 0
     for name, number in points:
         run = _run(ground, f"{name}:signal=SIGKILL:when={number}")
         hit += run.killed
+        over_before += not run.killed and len(run.acknowledged) == len(bodies)
         acknowledged += len(run.acknowledged)
         there = {path.name.removesuffix(".dcm"): data_set_of(path) for path in run.site.inbox.iterdir()}
         for uid, body in there.items():
@@ -155,7 +158,10 @@ def test_killed_right_before(kind: str, ground: Ground) -> None:
         lost += sum(uid not in there for uid in run.acknowledged)
         shutil.rmtree(run.site.root)
     assert lost == 0
-    assert hit == len(points), "a call was not reached"
+    if kind == "read":  # how many there are is the network's affair: what comes together is read together
+        assert hit + over_before == len(points) and hit > len(points) / 2, "calls were not reached"
+    else:
+        assert hit == len(points), "a call was not reached"
     invariants.report(
         f"receiver-kills-{kind}",
         f"SIGKILL right before {'some' if kind == 'read' else 'every'} {kind} of the receiver: what was answered with"
