@@ -199,7 +199,7 @@ def retry(context: click.Context, study: Uid | None, all_parked: bool, socket_pa
 
 def _retry_all(connection: ControlClient) -> None:
     """Each once, though it should be parked again meanwhile. Raises DaemonRefused where none can be."""
-    refusals = dict[str, DaemonRefused]()
+    refusals = list[DaemonRefused]()
     tried = set[str]()
     while left := [uid for uid in _parked(connection, _AT_ONCE + len(tried)) if uid not in tried]:
         for uid in left:
@@ -207,13 +207,12 @@ def _retry_all(connection: ControlClient) -> None:
             try:
                 connection.call("retry", study_uid=uid)
             except DaemonRefused as error:  # it may have gone its way since
-                refusals[uid] = error
-    for refused in refusals.values():
-        if len(refusals) == len(tried):
-            raise refused
-        output.note(f"{output.count(len(refusals), 'study', 'studies')} could not be: {refused.message}")
-        break
+                refusals.append(error)
     count = len(tried) - len(refusals)
+    if refusals and not count:
+        raise refusals[0]
+    if refusals:
+        output.note(f"{output.count(len(refusals), 'study', 'studies')} could not be: {refusals[0].message}")
     studies = output.count(count, "parked study", "parked studies")
     output.say(f"{studies} will be tried again." if count else "No study is parked.")
 
