@@ -1,8 +1,8 @@
 """inotify by watchdog, without the daemon's own folders.
 
 A file that is deleted goes into such a folder first, and out of it for good. Watched there it is three events, and for
-the second of them watchdog searches all that wait: of 5,000 small files that took a tenth of the time in which the
-daemon holds the interpreter's lock, and it grows with the square of their number.
+the second of them watchdog searches all that wait: of 3,000 small files that took 15 % of the time in which the daemon
+holds the interpreter's lock (docs/performance.md), and the more wait, the longer each takes.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class _Emitter(InotifyEmitter):
 
 
 class _WatchGroup(InotifyWatchGroup):
-    #: The method is watchdog's own. Should it have another name one day, there are events more and nothing else is
-    #: different: tests/unit/test_intake_watch.py tells.
+    # The method is watchdog's own. Should it have another name one day, there are events more and nothing else is
+    # different: tests/unit/test_intake_watch.py tells.
     def _add_callback(self, path: bytes) -> None:
         if b"/" + OWN not in path[len(self.path) :]:
             super()._add_callback(path)
