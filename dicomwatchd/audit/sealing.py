@@ -48,7 +48,7 @@ class Sealing:
         log: Log,
         in_trouble: Callable[[], bool] = lambda: False,
         *,
-        require_archive: Callable[[], None] = lambda: None,
+        require_archive: Callable[[], None],
         entries: int = SEGMENT_ENTRIES,
         seconds: float = SEGMENT_SECONDS,
     ) -> None:

@@ -6,11 +6,13 @@ import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from dicomwatchd.archive.factory import open_store
+from dicomwatchd.archive.identity import require_identity
 from dicomwatchd.audit.proving import Prover
 from dicomwatchd.audit.sealing import Sealing
 from dicomwatchd.config import loading
@@ -114,10 +116,19 @@ def seal(site: Site) -> str:
     loaded = loading.load(site.config_file)
     queue = open_queue(site.state, SystemClock(), lambda _: None)
     store = open_store(loaded.archive.store, connections=2)
-    prover = Prover(queue.audit, queue.segments, store, queue.binding.archive_id() or "")
+    archive_id = queue.binding.archive_id() or ""
+    prover = Prover(queue.audit, queue.segments, store, archive_id)
     head = queue.audit.head()
     sealing = Sealing(
-        queue.audit, queue.segments, store, lambda: head.sequence, prover.archived, Log(), entries=2, seconds=0.0
+        queue.audit,
+        queue.segments,
+        store,
+        lambda: head.sequence,
+        prover.archived,
+        Log(),
+        require_archive=partial(require_identity, store, archive_id),
+        entries=2,
+        seconds=0.0,
     )
     while sealing.step():
         pass

@@ -51,6 +51,7 @@ class Place:
             lambda: self.checkpoints.covered,
             self.prover.archived,
             self.log,
+            require_archive=lambda: None,
             entries=self.entries,
         )
 
