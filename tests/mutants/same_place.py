@@ -85,7 +85,7 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "listings: of another prefix, by botocore",
         _BUCKET,
-        '        if page.get("Prefix", start) != start:\n            raise self._of_another_prefix("ListObjectsV2")\n',
+        '        self._require_of(start, page, "ListObjectsV2")\n',
         "",
         LISTINGS,
     ),
@@ -93,8 +93,8 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "listings: of another prefix, with versions, by botocore",
         _BUCKET,
-        'raise self._of_another_prefix("ListObjectVersions")',
-        "pass",
+        '        self._require_of(start, page, "ListObjectVersions")\n',
+        "",
         LISTINGS,
     ),
 )

@@ -317,8 +317,7 @@ class S3Bucket:
         begins: Any = {} if marker is None else {"KeyMarker": marker.full_key, "VersionIdMarker": marker.version_id}
         with self._listing("ListObjectVersions"):
             page = self.client.list_object_versions(Bucket=self.name, Prefix=start, **begins)
-        if page.get("Prefix", start) != start:
-            raise self._of_another_prefix("ListObjectVersions")
+        self._require_of(start, page, "ListObjectVersions")
         return versions_by_botocore(page)
 
     def _shown(self, item: ListedObject, version_id: str | None = None) -> StoredObject:
@@ -347,9 +346,10 @@ class S3Bucket:
     def _out_of_order(self, operation: str) -> Transient:
         return Transient(f"{operation} gave keys out of order", code="strange-answer", endpoint=self.endpoint)
 
-    def _of_another_prefix(self, operation: str) -> Transient:
-        """An empty listing says nothing else of what it is a listing of."""
-        return Transient(f"{operation} gave another prefix's", code="strange-answer", endpoint=self.endpoint)
+    def _require_of(self, start: str, page: Mapping[str, Any], operation: str) -> None:
+        """An empty listing says nothing else of what it is a listing of. Raises Transient."""
+        if page.get("Prefix", start) != start:
+            raise Transient(f"{operation} gave another prefix's", code="strange-answer", endpoint=self.endpoint)
 
     def common_prefixes(
         self, prefix: str, after: str = "", short: Callable[[str, Paging], ListedPage | None] = lambda *_: None
@@ -389,8 +389,7 @@ class S3Bucket:
             arguments["Delimiter"] = paging.delimiter
         with self._listing("ListObjectsV2"):
             page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
-        if page.get("Prefix", start) != start:
-            raise self._of_another_prefix("ListObjectsV2")
+        self._require_of(start, page, "ListObjectsV2")
         return ListedPage(
             [listed_by_botocore(item) for item in page.get("Contents", [])],
             page.get("NextContinuationToken") if page.get("IsTruncated") else None,
