@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.left_open import pytest_runtest_teardown
 from tests.servers import missing
 from tests.servers.__main__ import assignments
 from tests.servers.amazon import Amazon
@@ -25,7 +26,7 @@ from tests.servers.dynamodb import DynamoDBLocal
 from tests.servers.tls import Certificate, make_certificate
 from tests.side_by_side import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
-__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
+__all__ = ["pytest_collection_modifyitems", "pytest_runtest_teardown", "pytest_xdist_make_scheduler"]
 
 # How long an example takes says nothing of it on a machine that does much else.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -26,6 +26,7 @@ from dicomwatchd.ports import Clock
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.database.schema import open_writer
 from dicomwatchd.queue.rows import Transition
+from dicomwatchd.uploads.folders import UploadFolders
 from tests.simulation import record, tiny
 from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256, part
 from tests.simulation.chance import Fate, Killed, Violation
@@ -64,6 +65,7 @@ class Process:
         self._store = SimulatedStore(shelf, fate)
         store: ObjectStore = self._store
         self._archive = Archive(ARCHIVE_ID, store, catalogue, bundling=fate.plan.bundling)
+        self._upload_folders = UploadFolders()
         self.parts: Parts | None = None
         self.fatal: DicomwatchdError | None = None
         self.dead = False  # killed; see Fate.at
@@ -99,6 +101,7 @@ class Process:
         self._busy.clear()
         self._store.opened_anew()
         self.hanging = Hanging(self._folders, self._fate) if self._fate.more.hangs else None
+        self._upload_folders = UploadFolders()
         around = Surroundings(
             clock=self._fate.clock,
             random=self._random,
@@ -109,6 +112,7 @@ class Process:
             on_shipped=self._shipped,
             open_state=self._open_state,
             inboxes=self.hanging or AlwaysAnswering(),
+            upload_folders=self._upload_folders,
         )
         with self._at_work():
             self.parts = Parts(self._plan(), self._archive, around)
@@ -141,6 +145,7 @@ class Process:
         if self.parts is not None:
             self.parts.queue.close()
             self.parts = None
+        self._upload_folders.let_go_but(())
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

@@ -362,22 +362,38 @@ def test_a_skip_is_named_and_fails_the_run_where_none_is_allowed(
         "@pytest.mark.xfail\n"
         "def test_known_to_fail(): assert False\n"
     )
+    done = run_tests(tmp_path, beside, settings)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "1 NOT TESTED" in done.stdout
+    assert re.search(r"^no such server here\n +test_sample.py::test_skipped$", done.stdout, re.MULTILINE)
+
+
+def run_tests(directory: Path, beside: str, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Those of this directory, under the hooks of all tests."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if name not in ("CI", "DICOMWATCHD_TEST_NO_SKIP") and not name.startswith("PYTEST_")
     }
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "tests.conftest"]
-    done = subprocess.run(
-        [*command, beside, "--rootdir", str(tmp_path), str(tmp_path)],
+    return subprocess.run(
+        [*command, beside, "--rootdir", str(directory), str(directory)],
         cwd=PROJECT,
         env=inherited | settings,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "1 NOT TESTED" in done.stdout
-    assert re.search(r"^no such server here\n +test_sample.py::test_skipped$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("beside", ["-n0", "-n2"])
+def test_whoever_leaves_many_descriptors_open_is_named(tmp_path: Path, beside: str) -> None:
+    (tmp_path / "test_sample.py").write_text(
+        "import os\ndef test_passes(): pass\ndef test_leaves_many(): [os.open('/dev/null', 0) for _ in range(400)]\n"
+    )
+    done = run_tests(tmp_path, beside, {})
+    assert done.returncode == 1 and "2 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert re.search(r"^ERROR .*test_sample.py::test_leaves_many", done.stdout, re.MULTILINE)
+    assert re.search(r"^4\d\d descriptors are open: \[\('/dev/null', 40", done.stdout, re.MULTILINE)
 
 
 def test_the_setup_script_installs_what_the_servers_need() -> None:

@@ -316,3 +316,18 @@ def test_a_terminal_that_is_gone_ends_it() -> None:
     finally:
         for fd in (theirs, reading, writing):
             os.close(fd)
+
+
+def test_keys_come_by_a_descriptor_of_any_number() -> None:
+    """As where whoever started it has left it many that are open."""
+    reading, writing = os.pipe()
+    high = fcntl.fcntl(reading, fcntl.F_DUPFD_CLOEXEC, 1024)
+    woken, waking = os.pipe()
+    try:
+        screen = terminal.Screen(Console(), high, woken)
+        assert screen.wait(0) is None
+        os.write(writing, b"q")
+        assert screen.wait(60) == "quit"
+    finally:
+        for fd in (reading, writing, high, woken, waking):
+            os.close(fd)
