@@ -73,7 +73,11 @@ class Screen:
     def wait(self, seconds: float) -> str | None:
         """The next key within this time; None where none came: then the size may be another one, there is news, or the
         time is over."""
-        readable, _, _ = select.select([self._stdin_fd, self._woken_fd], [], [], max(0.0, seconds))
+        # Not select(), which cannot be asked about a descriptor above 1,023, and a caller may have left us many.
+        poll = select.poll()
+        for fd in (self._stdin_fd, self._woken_fd):
+            poll.register(fd, select.POLLIN)
+        readable = {fd for fd, _ in poll.poll(max(0.0, seconds) * 1000)}
         if self._woken_fd in readable:
             with suppress(BlockingIOError):
                 os.read(self._woken_fd, 4096)
