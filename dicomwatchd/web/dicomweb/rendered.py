@@ -318,6 +318,7 @@ def _first(value: Any) -> float | None:
 
 def _through(values: npt.NDArray[np.float32], window: Window) -> Pixels:
     center, width = window.center, window.width
+    scaled: npt.NDArray[np.floating[Any]]
     match window.function:
         case "SIGMOID":
             with np.errstate(over="ignore"):
