@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
@@ -47,19 +47,29 @@ class Schedule:
     def at(self, local: datetime) -> InForce:
         """What holds at this local time. Nothing is remembered: where a clock is set, or summer ends, what holds is
         what is written for the hour that it shows."""
-        return self.limits[self.minutes[_minute_of_week(local)]]
+        return self._at_minute(_minute_of_week(local))
 
-    def next_change(self, local: datetime) -> tuple[datetime, InForce] | None:
-        """When the limit is another one next, in local time (with the time zone of ``local``); None if it never is."""
-        now = _minute_of_week(local)
+    def next_change(self, local: datetime) -> tuple[float, InForce] | None:
+        """When the limit is another one next, in seconds since the epoch; None if it never is. ``local`` is now, in its
+        time zone, or the system's."""
         limit = self.at(local).bytes_per_second
-        begun = local.replace(second=0, microsecond=0)
-        # Within the hour that comes twice when summer ends, of the same one of the two.
-        for ahead in range(1, _WEEK_MINUTES):
-            then = self.limits[self.minutes[(now + ahead) % _WEEK_MINUTES]]
-            if then.bytes_per_second != limit:
-                return (begun + timedelta(minutes=ahead)).replace(fold=local.fold), then
-        return None
+        now = _minute_of_week(local)
+        ahead = next((n for n in range(1, _WEEK_MINUTES) if self._at_minute(now + n).bytes_per_second != limit), None)
+        if ahead is None:
+            return None
+        begun = local.replace(second=0, microsecond=0).astimezone(UTC)
+        if _offset(begun, local) != _offset(begun + timedelta(minutes=ahead), local):
+            # Clocks are set until then: an hour on the wall comes twice or not at all.
+            ahead = next(
+                n
+                for n in range(1, _WEEK_MINUTES + _DAY_MINUTES)
+                if self.at(_there(begun + timedelta(minutes=n), local)).bytes_per_second != limit
+            )
+        then = begun + timedelta(minutes=ahead)
+        return then.timestamp(), self.at(_there(then, local))
+
+    def _at_minute(self, minute: int) -> InForce:
+        return self.limits[self.minutes[minute % _WEEK_MINUTES]]
 
 
 def schedule_of(bandwidth: Mapping[str, str] | None) -> Schedule | None:
@@ -74,6 +84,15 @@ def schedule_of(bandwidth: Mapping[str, str] | None) -> Schedule | None:
                 minutes[minute] = len(limits)
             limits.append(InForce(when, _bytes_per_second(rate)))
     return Schedule(tuple(limits), bytes(minutes))
+
+
+def _there(at: datetime, local: datetime) -> datetime:
+    """The same moment in the time zone of ``local``; where that names none, in the system's."""
+    return at.astimezone(local.tzinfo)
+
+
+def _offset(at: datetime, local: datetime) -> timedelta | None:
+    return _there(at, local).utcoffset()
 
 
 def _minute_of_week(local: datetime) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -134,12 +135,12 @@ def test_what_is_wrong_is_said_plainly(bandwidth: Any, place: str | None, why: s
 def test_the_next_change() -> None:
     found = schedule({"default": "50MB/s", WORKING_HOURS: "10MB/s", "Sat": "50MB/s"})
     assert found.next_change(MONDAY.replace(hour=7, minute=59, second=30)) == (
-        MONDAY.replace(hour=8),
+        MONDAY.replace(hour=8).timestamp(),
         InForce(WORKING_HOURS, 10_000_000),
     )
     # Another rule with the same limit is no change.
     assert found.next_change(MONDAY + timedelta(days=4, hours=18)) == (
-        MONDAY + timedelta(days=7, hours=8),
+        (MONDAY + timedelta(days=7, hours=8)).timestamp(),
         InForce(WORKING_HOURS, 10_000_000),
     )
     assert schedule({"default": "1MB/s", "Sat": "1MB/s"}).next_change(MONDAY) is None
@@ -157,14 +158,42 @@ def test_summer_ends_and_begins() -> None:
     # What is shown as the next change is the hour on the wall, on the other side as well.
     working = schedule({"default": "50MB/s", WORKING_HOURS: "10MB/s"})
     [at, _] = working.next_change(datetime(2026, 10, 24, 12, tzinfo=BERLIN)) or [None, None]
-    assert at is not None and at.timestamp() == datetime(2026, 10, 26, 8, tzinfo=BERLIN).timestamp()
+    assert at == datetime(2026, 10, 26, 8, tzinfo=BERLIN).timestamp()
 
 
-def test_the_next_change_within_the_hour_that_comes_twice() -> None:
-    """In the second of the two it is ahead, and not an hour ago."""
-    found = schedule({"default": "50MB/s", "02:50-04:00": "10MB/s"})
-    first = datetime(2026, 10, 25, 0, 45, tzinfo=ZoneInfo("UTC"))
-    for now, then in ((first, 0), (first + timedelta(hours=1), 1)):
-        [at, _] = found.next_change(now.astimezone(BERLIN)) or [None, None]
-        assert at is not None
-        assert at.timestamp() == datetime(2026, 10, 25, then, 50, tzinfo=ZoneInfo("UTC")).timestamp()
+@pytest.mark.parametrize(
+    ("limits", "begins"),
+    [
+        ("02:00-03:00", datetime(2026, 10, 24, 20, tzinfo=UTC)),
+        ("02:50-04:00", datetime(2026, 10, 24, 20, tzinfo=UTC)),
+        ("02:10-02:20", datetime(2026, 10, 24, 20, tzinfo=UTC)),
+        ("22:00-02:30", datetime(2026, 10, 24, 20, tzinfo=UTC)),
+        ("02:00-03:00", datetime(2027, 3, 27, 20, tzinfo=UTC)),
+        ("02:50-04:00", datetime(2027, 3, 27, 20, tzinfo=UTC)),
+        ("02:10-02:20", datetime(2027, 3, 27, 20, tzinfo=UTC)),
+        ("22:00-02:30", datetime(2027, 3, 27, 20, tzinfo=UTC)),
+        ("Mon 00:00-00:01", datetime(2027, 3, 27, 20, tzinfo=UTC)),
+    ],
+)
+@pytest.mark.parametrize("zone", [BERLIN, None], ids=["named", "of the system"])
+def test_the_next_change_in_the_night_in_which_clocks_are_set(
+    monkeypatch: pytest.MonkeyPatch, zone: ZoneInfo | None, limits: str, begins: datetime
+) -> None:
+    """Whenever somebody asks, it is the first minute in which another limit holds: an hour comes twice, or not."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        found = schedule({"default": "50MB/s", limits: "10MB/s"})
+
+        def at(minute: int) -> datetime:
+            there = datetime.fromtimestamp(begins.timestamp() + 60 * minute, BERLIN)
+            return there if zone else there.replace(tzinfo=None)
+
+        holding = [found.at(at(minute)).bytes_per_second for minute in range(36 * 60)]
+        for now in range(0, 10 * 60, 7):
+            then = next((n for n in range(now, len(holding)) if holding[n] != holding[now]), None)
+            if then is not None:
+                assert found.next_change(at(now).replace(second=31)) == (at(then).timestamp(), found.at(at(then)))
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -80,8 +80,7 @@ class Uplink:
     def next_change(self) -> tuple[float, InForce] | None:
         """When the limit is another one next, in seconds since the epoch; None if it never is."""
         schedule = self._schedule
-        found = None if schedule is None else schedule.next_change(self._local(self._clock.now()))
-        return None if found is None else (found[0].timestamp(), found[1])
+        return None if schedule is None else schedule.next_change(self._local(self._clock.now()))
 
     def sending(self, stopping: Callable[[], bool]) -> Sending | None:
         """For something that is to be sent; None where no limit is configured. ``stopping`` is asked while it waits."""
