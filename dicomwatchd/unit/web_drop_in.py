@@ -3,13 +3,14 @@ addresses, keys that may only read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dicomwatchd.config.archive import DirectorySettings, SqliteSettings
 from dicomwatchd.config.web import DEFAULT_STATE, Web
 from dicomwatchd.config.whole import Config
+from dicomwatchd.dicom_addresses import address_of
 from dicomwatchd.unit import addresses
 from dicomwatchd.unit.drop_in import Reach, Service, quoted, reach, steady
 
@@ -86,25 +87,35 @@ def archive_folders(settings: Config) -> list[Path]:
 
 
 def web_reach(settings: Config, web: Web, service: Service) -> Reach:
-    """The addresses that it needs, of archive, provider and whoever connects, or why that is not known."""
+    """The addresses that it needs, of archive, provider, destinations and whoever connects, or why that is not
+    known."""
     if not web.address[0].is_loopback and web.proxy is None:
         return Reach(None, "browsers may come from every address")
     archive = reach(settings, service)
     if archive.allowed is None:
         return archive
     found = list(archive.allowed)
-    if web.oidc is not None:
-        host = urlsplit(web.oidc.issuer).hostname or ""
-        provider = steady(host, service)
-        if isinstance(provider, str):
-            return Reach(None, provider)
-        if not provider:
+    for host in _others(settings, web):
+        of_host = steady(host, service)
+        if isinstance(of_host, str):
+            return Reach(None, of_host)
+        if not of_host:
             return Reach(None, f"{host} does not resolve now: run this again when it does")
-        found += sorted(str(one) for one in provider if not one.is_loopback)
+        found += sorted(str(one) for one in of_host if not one.is_loopback)
         found += sorted(str(one) for one in service.name_servers if not one.is_loopback)
     if web.proxy is not None:
         found += [one for one in web.proxy.addresses if not _is_loopback(one)]
-    return Reach(tuple(dict.fromkeys(found)), "the archive's endpoints, the provider of the log-in, and the proxy")
+    why = "the archive's endpoints, the provider of the log-in, destinations, and the proxy"
+    return Reach(tuple(dict.fromkeys(found)), why)
+
+
+def _others(settings: Config, web: Web) -> Iterator[str]:
+    """Hosts that it talks to besides those of the archive."""
+    if web.oidc is not None:
+        yield urlsplit(web.oidc.issuer).hostname or ""
+    for one in settings.destinations:
+        if (of_one := address_of(one.address)) is not None:
+            yield of_one[0]
 
 
 def service_of_web(environment: Mapping[str, str], credential: str | None) -> Service:

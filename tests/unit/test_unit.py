@@ -257,6 +257,36 @@ def test_the_web_s_state_may_be_elsewhere(state: str | None, lines: list[str]) -
         )
 
 
+WORKSTATION = {"name": "desk", "ae_title": "DESK"}
+#: Addresses that the process of the page has to reach in any case, where the archive is a folder.
+ONLY_HERE = ("127.0.0.0/8", "::1/128")
+
+
+@pytest.mark.parametrize(
+    ("destination", "allowed"),
+    [
+        (None, ONLY_HERE),
+        ("10.20.0.7:11112", (*ONLY_HERE, "10.20.0.7", "10.0.0.53")),
+        ("[fd20::7]:11112", (*ONLY_HERE, "fd20::7", "10.0.0.53")),
+        ("catalogue.hospital.test:104", (*ONLY_HERE, "10.1.2.4", "10.0.0.53")),
+        ("gone.hospital.test:104", None),
+    ],
+)
+def test_the_page_reaches_the_workstations_that_it_sends_to(
+    destination: str | None, allowed: tuple[str, ...] | None
+) -> None:
+    """An address filter without them lets nothing of what it sends through, and says so nowhere."""
+    destinations = [] if destination is None else [{**WORKSTATION, "address": destination}]
+    found = loading.parse(
+        {**settings(None, None).model_dump(mode="json"), "web": {"tokens": True}, "destinations": destinations}
+    )
+    assert found.web is not None
+    reached = web_drop_in.web_reach(found, found.web, service())
+    assert reached.allowed == allowed
+    if allowed is None:
+        assert reached.why == "gone.hospital.test does not resolve now: run this again when it does"
+
+
 def test_what_the_web_s_unit_hides() -> None:
     shown = ("/srv/web", "/homes/web", "/var/lib/x", "/var/tmpx")
     assert [web_drop_in.hidden_by(Path(one)) for one in shown] == [None] * 4
