@@ -39,7 +39,7 @@ from dicomwatchd.localfiles import (
 from dicomwatchd.pipeline.deletion.staging import private
 from dicomwatchd.ports import DiskUsage
 from dicomwatchd.queue.bindings.roots import Pin
-from dicomwatchd.unit import addresses, drop_in, keyfiles, receivers
+from dicomwatchd.unit import addresses, drop_in, keyfiles, page, receivers
 
 _CAP_LEASE = 1 << 28  # capabilities(7)
 #: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.
@@ -79,6 +79,7 @@ def examine(
     """Everything the daemon's user can see from here. ``silent`` are the inboxes that are known not to answer, and for
     how many seconds; ``allowed`` the addresses that the unit lets the service talk to, where it has a filter; ``now``
     the time by which certificates are judged. Raises nothing of its own: what fails is a finding."""
+    at = time.time() if now is None else now
     return [
         *_archive(config, store, catalogue),
         *_addresses(config, allowed),
@@ -86,7 +87,8 @@ def examine(
         *_disk(config, "state", config.state_directory),
         *_inboxes(config, silent or {}),
         *_command_for_alarms(config),
-        *(Finding(*found) for found in receivers.findings(config, time.time() if now is None else now)),
+        *(Finding(*found) for found in receivers.findings(config, at)),
+        *(Finding(*found) for found in page.findings(config, at)),
     ]
 
 

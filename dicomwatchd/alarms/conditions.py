@@ -25,6 +25,13 @@ _CERTIFICATES_SECONDS = 3600.0
 #: So long the file system of one is waited for.
 ANSWER_SECONDS = 5.0
 
+#: Whose certificates are not one of several's, in words.
+_WITHOUT_NAME = {
+    "archive": "the archive (ca_file)",
+    "page": "the page (web.tls)",
+    "provider": "the provider of the log-in (web.oidc)",
+}
+
 #: One kind of condition, asked in each round. Raises Transient, Fatal of the state.
 Condition = Callable[[], Iterable[Found | Unsure]]
 
@@ -42,8 +49,9 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CertificateFile:
-    """``whose``: "receiver", "destination" or "archive"; ``name`` is the receiver's or destination's. ``is_shown``: it
-    is shown to peers, and good until its first ends; else it holds CAs' certificates, of which any may count."""
+    """``whose``: "receiver" or "destination", with its ``name``; or one of `_WITHOUT_NAME`, of which there is one.
+    ``is_shown``: it is shown to peers, and good until its first ends; else it holds CAs' certificates, of which any may
+    count."""
 
     whose: str
     name: str
@@ -192,9 +200,9 @@ class Certificates:
 
 def _ending(one: CertificateFile, end: float, now: float) -> Found:
     what = "the certificate" if one.is_shown else "the last of the CA certificates"
-    whose = f"{one.whose} {{{one.whose}}}" if one.name else "the archive (ca_file)"
+    whose = f"{one.whose} {{{one.whose}}}" if one.name else _WITHOUT_NAME[one.whose]
     when = "ends in {left_days} days" if end > now else "has ended"
-    fields: dict[str, object] = {one.whose: one.name} if one.name else {}
+    fields: dict[str, object] = {one.whose: one.name} if one.name else {"certificate": one.whose}
     if end > now:
         fields["left_days"] = certificates.days_left(end, now)
     return Found(Kind.CERTIFICATE, one.subject, f"{what} of {whose} {when}", fields)

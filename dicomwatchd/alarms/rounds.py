@@ -32,7 +32,7 @@ _LOOK_SECONDS = 3600.0
 
 _Key = tuple[str, str]
 #: What of the configuration an alarm can be about: said in the journal as fields, too.
-_NAMES = ("inbox", "receiver", "destination")
+_NAMES = ("inbox", "receiver", "destination", "certificate")
 
 
 class Alarms:
@@ -219,7 +219,11 @@ class Alarms:
 
 def _names(code: str, subject: str) -> dict[str, str]:
     """Of what in the configuration an alarm is, as a field of the journal; empty where there is only one."""
-    whose, _, name = ("inbox", " ", subject) if code == Kind.INBOX_SILENT else subject.partition(" ")
+    if code == Kind.INBOX_SILENT:
+        return {"inbox": subject}
+    whose, _, name = subject.partition(" ")
+    if code == Kind.CERTIFICATE and not name:
+        return {"certificate": whose}
     return {whose: name} if name and whose in _NAMES else {}
 
 

@@ -124,6 +124,10 @@ def _certificates(config: Config) -> Iterator[CertificateFile]:
             yield CertificateFile("destination", one.name, one.tls.certificate_file, is_shown=True)
         if one.tls is not None and one.tls.ca_file is not None:
             yield CertificateFile("destination", one.name, one.tls.ca_file, is_shown=False)
+    if config.web is not None and config.web.tls is not None:
+        yield CertificateFile("page", "", config.web.tls.certificate_file, is_shown=True)
+    if config.web is not None and config.web.oidc is not None and config.web.oidc.ca_file is not None:
+        yield CertificateFile("provider", "", config.web.oidc.ca_file, is_shown=False)
     for part in (config.archive.store, config.archive.catalogue):
         if isinstance(part, S3Settings | DynamoDBSettings) and part.ca_file is not None:
             yield CertificateFile("archive", "", part.ca_file, is_shown=False)

@@ -95,6 +95,7 @@ _FIELDS: Mapping[str, _Check] = {
     "host": _text(INBOX_NAME, 63),
     "receivers": _texts(_text(INBOX_NAME, 63)),
     "destination": _text(INBOX_NAME, 63),
+    "certificate": _WORD,  # whose it is, where that has no name
     # Titles as those in use, which are no sentence; and the peer's address.
     "calling_ae_title": _text(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", 16),
     "peer": _text(r"[0-9.]{7,15}|[0-9a-f:.]{2,45}", 45),

@@ -34,6 +34,13 @@ def findings(config: Config, environment: Mapping[str, str]) -> Iterator[Found]:
         yield from _trusted(ca_file)
 
 
+def everybody_may_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & 0o004)
+    except OSError:
+        return False  # what may not be looked at from here others may not read either
+
+
 def _key_files(environment: Mapping[str, str]) -> list[Path]:
     home = Path(environment.get("HOME", drop_in.HOME))
     handed_over = environment.get("CREDENTIALS_DIRECTORY")

@@ -12,6 +12,7 @@ from pathlib import Path
 from dicomwatchd import certificates
 from dicomwatchd.config.receivers import Receiver
 from dicomwatchd.config.whole import Config
+from dicomwatchd.unit.keyfiles import everybody_may_read
 
 NOBODY = "nobody listens at {}: run systemctl enable --now dicomwatchd-receiver, and see its journal"
 
@@ -76,7 +77,7 @@ def findings(config: Config, now: float) -> Iterator[tuple[str, str, str]]:
             yield subject, "good", f"AE title {receiver.ae_title} at {receiver.listen}, into inbox {receiver.inbox}"
         else:
             yield subject, "bad", NOBODY.format(receiver.listen)
-        if receiver.tls is not None and _everybody_may_read(receiver.tls.key_file):
+        if receiver.tls is not None and everybody_may_read(receiver.tls.key_file):
             yield subject, "bad", "everybody may read its TLS key: chmod 640, owner root, group dicomwatchd-receiver"
         if receiver.commitment is not None and not os.access(receiver.commitment.folder, os.R_OK | os.W_OK | os.X_OK):
             yield f"{subject}: commitment", "bad", f"its folder {receiver.commitment.folder} {_NOT_OURS}"
@@ -90,10 +91,3 @@ def _certificates(receiver: Receiver, now: float) -> Iterator[tuple[str, str, st
     yield f"receiver {receiver.name}: certificate", *certificates.judge_shown(receiver.tls.certificate_file, now)
     if receiver.tls.client_ca_file is not None:
         yield f"receiver {receiver.name}: client CA", *certificates.judge_trusted(receiver.tls.client_ca_file, now)
-
-
-def _everybody_may_read(path: Path) -> bool:
-    try:
-        return bool(path.stat().st_mode & 0o004)
-    except OSError:
-        return False  # what may not be looked at from here others may not read either

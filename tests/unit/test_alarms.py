@@ -431,6 +431,8 @@ def test_certificates(tmp_path: Path, bench: Bench) -> None:
         CertificateFile("receiver", "ct", file, is_shown=True),
         CertificateFile("destination", "pacs", file, is_shown=False),
         CertificateFile("archive", "", file, is_shown=False),
+        CertificateFile("page", "", file, is_shown=True),
+        CertificateFile("provider", "", file, is_shown=False),
         CertificateFile("receiver", "mr", tmp_path / "no-such-file", is_shown=True),
     ]
     condition = Certificates(files, Settings(), bench.clock)
@@ -441,6 +443,8 @@ def test_certificates(tmp_path: Path, bench: Bench) -> None:
         "the certificate of receiver ct ends in 20 days",
         "the last of the CA certificates of destination pacs ends in 20 days",
         "the last of the CA certificates of the archive (ca_file) ends in 20 days",
+        "the certificate of the page (web.tls) ends in 20 days",
+        "the last of the CA certificates of the provider of the log-in (web.oidc) ends in 20 days",
     ]
     bench.clock.seconds = end + 1
     assert sentences(condition())[0] == "the certificate of receiver ct has ended"
@@ -505,8 +509,8 @@ def test_every_sentence_passes_the_journal_and_says_all(bench: Bench, tmp_path: 
     end = Service(end=bench.clock.now() + 100)
     made = make_certificate(tmp_path / "tls")
     soon = Settings(certificate_days=3650)
-    files = [CertificateFile(whose, name, made.cert_file, is_shown=True) for whose, name in
-             (("receiver", "ct"), ("destination", "pacs"), ("archive", ""))]  # fmt: skip
+    owners = (("receiver", "ct"), ("destination", "pacs"), ("archive", ""), ("page", ""), ("provider", ""))
+    files = [CertificateFile(whose, name, made.cert_file, is_shown=True) for whose, name in owners]
     found: list[Found | Unsure] = [
         SILENT,
         *conditions.clock(Service(900.0), Settings()),
@@ -528,10 +532,15 @@ def test_every_sentence_passes_the_journal_and_says_all(bench: Bench, tmp_path: 
     assert {"the alarm inbox-silent is over", "the alarm clock is over"} <= {one.message for one in over}
     [silent] = [one.fields for one in over if one.fields["alarm"] == "inbox-silent"]
     assert silent["inbox"] == SILENT.subject
-    # Of three certificates one must know which.
+    # Of several certificates one must know which.
     ended = [one.fields for one in over if one.fields["alarm"] == "certificate"]
-    whose = [{name: one[name] for name in ("receiver", "destination") if name in one} for one in ended]
-    assert sorted(whose, key=str) == [{"destination": "pacs"}, {"receiver": "ct"}, {}]
+    whose = [{name: one[name] for name in ("receiver", "destination", "certificate") if name in one}
+             for one in ended]  # fmt: skip
+    assert sorted(whose, key=str) == [
+        *({"certificate": one} for one in ("archive", "page", "provider")),
+        {"destination": "pacs"},
+        {"receiver": "ct"},
+    ]
 
 
 def test_each_has_its_page() -> None:

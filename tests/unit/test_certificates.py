@@ -16,7 +16,8 @@ import pytest
 
 from dicomwatchd import certificates
 from dicomwatchd.config import loading
-from dicomwatchd.unit import receivers
+from dicomwatchd.daemon.plan import plan_of
+from dicomwatchd.unit import page, receivers
 from tests.unit.test_cli_archive import Site, bare, elsewhere, site
 from tests.unit.test_receiver_config import ARCHIVE, INBOXES
 from tests.unit.test_send import free_port
@@ -189,6 +190,43 @@ def test_the_doctor_on_a_receiver(make: Make, tmp_path: Path) -> None:
     assert found["receiver ct: certificate"][0] == "note" and "2027-03-10" in found["receiver ct: certificate"][1]
     assert found["receiver ct: client CA"][0] == "bad" and "2020-01-01" in found["receiver ct: client CA"][1]
     assert not [subject for subject in found if subject.startswith("receiver mr:")], "it has no TLS"
+
+
+def test_the_doctor_on_the_page(make: Make, tmp_path: Path) -> None:
+    ours, authority = make("20270310000000Z", name="ours"), make("20200101000000Z", name="authority")
+    keys = {name: tmp_path / name for name in ("key", "oidc", "proxy")}
+    for path in keys.values():
+        path.touch(0o640)
+    web = {
+        "tls": {"certificate_file": str(ours), "key_file": str(keys["key"])},
+        "oidc": {
+            "issuer": "https://login.example.org",
+            "client_id": "page",
+            "client_secret_file": str(keys["oidc"]),
+            "ca_file": str(authority),
+        },
+        "proxy": {"addresses": ["127.0.0.1"], "secret_file": str(keys["proxy"])},
+        "public_url": "https://page.example.org",
+        "roles": {"read": ["*"]},
+    }
+    parsed = loading.parse({"inboxes": INBOXES, "archive": ARCHIVE, "web": web})
+    found = {subject: (outcome, detail) for subject, outcome, detail in page.findings(parsed, NOW)}
+    assert found.keys() == {"page: certificate", "page: CA of the provider"}
+    assert found["page: certificate"][0] == "note" and "2027-03-10" in found["page: certificate"][1]
+    assert found["page: CA of the provider"][0] == "bad" and "2020-01-01" in found["page: CA of the provider"][1]
+    # Who rings when one of them ends has the same files.
+    watched = [(one.whose, one.path, one.is_shown) for one in plan_of(parsed).certificates]
+    assert watched == [("page", ours, True), ("provider", authority, False)]
+    for name, said in (
+        ("key", "its TLS key"),
+        ("oidc", "the secret that the provider"),
+        ("proxy", "the proxy's secret"),
+    ):
+        keys[name].chmod(0o644)
+        [(_, outcome, detail)] = [one for one in page.findings(parsed, NOW) if one[0] == "page"]
+        assert outcome == "bad" and detail.startswith(f"everybody may read {said}")
+        keys[name].chmod(0o640)
+    assert list(page.findings(loading.parse({"inboxes": INBOXES, "archive": ARCHIVE}), NOW)) == []
 
 
 def test_the_doctor_on_a_destination(site: Site, make: Make) -> None:
