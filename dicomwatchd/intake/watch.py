@@ -73,13 +73,10 @@ class Watcher:
                     )
 
     def _tick(self, index: int, intake: InboxIntake) -> None:
-        observer = self._observer
-        if observer is None or not observer.is_alive():
-            self._watches.clear()
-            # Takes an inotify instance, of which a user has 128.
-            self._observer = observer = InboxObserver()
-            observer.start()
-        found = os.stat(intake.source.path)
+        observer = self._living_observer()
+        # An inbox may be a link, which inotify would watch itself; a link within it leads nowhere.
+        path = os.path.realpath(intake.source.path)
+        found = os.stat(path)
         root = (found.st_dev, found.st_ino)
         watch = self._watches.get(index)
         if watch is not None:
@@ -87,12 +84,21 @@ class Watcher:
                 return
             del self._watches[index]
             observer.unschedule(watch.watch)
-        scheduled = observer.schedule(
-            _Hints(intake), os.fsdecode(intake.source.path), recursive=True, event_filter=_EVENTS
-        )
+        scheduled = observer.schedule(_Hints(intake, path), os.fsdecode(path), recursive=True, event_filter=_EVENTS)
         self._watches[index] = _Watch(scheduled, root)
         self._failing.discard(index)
         intake.scan_soon()
+
+    def _living_observer(self) -> BaseObserver:
+        if self._observer is not None and not self._observer.is_alive():
+            dead, self._observer = self._observer, None
+            dead.stop()  # what is left of it, with its descriptors
+        if self._observer is None:
+            self._watches.clear()
+            # Takes an inotify instance, of which a user has 128.
+            self._observer = InboxObserver()
+            self._observer.start()
+        return self._observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +110,10 @@ class _Watch:
 
 
 class _Hints(FileSystemEventHandler):
-    def __init__(self, intake: InboxIntake) -> None:
-        self._intake = intake
+    """``root`` is the inbox's path as it is watched."""
+
+    def __init__(self, intake: InboxIntake, root: bytes) -> None:
+        self._intake, self._root = intake, root
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         for path in (event.src_path, event.dest_path):
@@ -114,9 +122,10 @@ class _Hints(FileSystemEventHandler):
             raw = os.fsencode(path)
             is_new_directory = event.is_directory
             parent = raw if is_new_directory else os.path.dirname(raw)
-            relative = os.path.relpath(parent, self._intake.source.path)
+            relative = os.path.relpath(parent, self._root)
             if relative == b".":
                 relative = b""
-            if relative.startswith(b"..") or any(part.startswith(OWN) for part in relative.split(b"/")):
+            parts = relative.split(b"/")
+            if parts[0] == b".." or any(part.startswith(OWN) for part in parts):
                 continue
             self._intake.hint(relative, deep=is_new_directory)

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -137,6 +138,107 @@ def test_our_own_folders_are_not_watched(pieces: Pieces, told: Told) -> None:
     wait(lambda: (pieces.inbox / "C").stat().st_ino in watched())
     assert watched().isdisjoint(path.stat().st_ino for path in (before, before / "B", now, now / "B"))
     watcher.stop()
+
+
+def moved_away_and_made_again(pieces: Pieces, told: Told) -> None:
+    """As when somebody puts an export aside, and the modality sends the same folder again: the old one is still
+    watched, and had the new one's path."""
+    (pieces.inbox / "CT").mkdir()
+    told.wait_for((b"CT", True))
+    (pieces.inbox / "CT").rename(pieces.root / "put aside")
+    told.forget()
+    (pieces.inbox / "CT").mkdir()
+    told.wait_for((b"CT", True))
+
+
+def readers(watcher: Watcher) -> list[bool]:
+    assert watcher._observer is not None
+    return [thread.is_alive() for thread in threading.enumerate() if isinstance(thread, InotifyFD)]
+
+
+def test_a_folder_is_moved_away_made_again_and_both_go(pieces: Pieces, told: Told, watcher: Watcher) -> None:
+    moved_away_and_made_again(pieces, told)
+    (pieces.inbox / "CT").rmdir()
+    (pieces.root / "put aside").rmdir()
+    for name in ("IM1", "IM2", "IM3"):
+        sees(pieces, told, name)
+    assert readers(watcher) == [True]
+
+
+def test_a_folder_whose_name_was_another_s_ends_no_watching(pieces: Pieces, told: Told, watcher: Watcher) -> None:
+    """Neither at a stop nor where the watch is made anew is anything left open."""
+    moved_away_and_made_again(pieces, told)
+    (pieces.inbox / "CT").rename(pieces.inbox / "MR")
+    told.wait_for((b"MR", True))
+    pieces.inbox.rename(pieces.root / "old")
+    pieces.inbox.mkdir()
+    pieces.look()
+    watcher.tick()
+    sees(pieces, told, "IM1")
+    moved_away_again = pieces.root / "put aside"
+    moved_away_again.rename(pieces.root / "long ago")
+    moved_away_and_made_again(pieces, told)
+    (pieces.inbox / "CT").rename(pieces.inbox / "MR")
+    told.wait_for((b"MR", True))
+    watcher.stop()
+    assert readers(watcher) == []
+
+
+def test_a_reader_of_events_that_died_is_made_anew(
+    pieces: Pieces, told: Told, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The observer and its emitters live on without it, and hear nothing."""
+
+    def fails(*_: object) -> None:
+        raise KeyError(7)
+
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(InotifyFD, "handle_event", fails)
+        (pieces.inbox / "IM1").touch()
+        wait(lambda: True not in readers(watcher))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        watcher.tick()
+    assert told.scans == 2, "what happened meanwhile"
+    assert len(os.listdir("/proc/self/fd")) == before, "the dead one's are closed"
+    sees(pieces, told, "IM2")
+    assert readers(watcher) == [True]
+
+
+def test_an_inbox_that_is_a_link_is_watched(pieces: Pieces, told: Told) -> None:
+    """Which the administrator has chosen; and one that leads elsewhere now is another folder."""
+    for name in ("first", "second"):
+        (pieces.root / name).mkdir()
+    pieces.inbox.rmdir()
+    pieces.inbox.symlink_to(pieces.root / "first")
+    watcher = Watcher(pieces.intakes, pieces.log)
+    watcher.start()
+    sees(pieces, told, "IM1")
+    (pieces.inbox / "A").mkdir()
+    told.wait_for((b"A", True))
+    told.forget()
+    (pieces.inbox / "A" / "IM1").touch()
+    told.wait_for((b"A", False))
+    # A link within it is nobody's folder.
+    (pieces.inbox / "link").symlink_to(pieces.root / "second")
+    told.forget()
+    (pieces.root / "second" / "IM1").touch()
+    time.sleep(0.2)
+    assert told.hints == []
+    pieces.inbox.unlink()
+    pieces.inbox.symlink_to(pieces.root / "second")
+    watcher.tick()
+    sees(pieces, told, "IM2")
+    watcher.stop()
+
+
+def test_names_that_begin_with_dots(pieces: Pieces, told: Told, watcher: Watcher) -> None:
+    (pieces.inbox / "..A").mkdir()
+    told.wait_for((b"..A", True))
+    told.forget()
+    (pieces.inbox / "..A" / "IM1").touch()
+    told.wait_for((b"..A", False))
 
 
 def test_an_emitter_that_died_is_made_anew(pieces: Pieces, told: Told, watcher: Watcher) -> None:
