@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -45,16 +47,19 @@ class Aside:
         self._thread: threading.Thread | None = None
 
     def begin(self, work: Callable[[], T]) -> Work[T]:
-        """Raises Away."""
+        """Raises Away; OSError where no thread is to be had."""
         if self._thread is not None and self._thread.is_alive():
             raise Away
         begun = Work(work)
         self._thread = threading.Thread(target=begun.run, name=self._name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
         return begun
 
     def within(self, seconds: float, work: Callable[[], T]) -> T:
-        """The result. Raises Away, also where it takes longer; and as ``work``."""
+        """The result. Raises as `begin`; Away also where it takes longer; and as ``work``."""
         begun = self.begin(work)
         if not begun.done.wait(seconds):
             raise Away

@@ -13,8 +13,8 @@ import signal
 import stat
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -78,22 +78,19 @@ class Hook:
 
     def check(self) -> str:
         """The program that is to be run, with every link followed. Raises HookFailed."""
-        try:
+        with _translated():
             return self._aside.within(_GRACE_SECONDS, self._program)
-        except Away as error:
-            raise HookFailed(Why.TOO_LATE, _NO_ANSWER) from error
 
     def run(self, text: str, wait: Callable[[float], bool]) -> None:
         """``text`` is its standard input. ``wait`` waits for so many seconds, and says whether to leave off. When this
         returns the command's process group is gone, or killed and in the kernel's hands. Raises HookFailed,
         Interrupted."""
         leave = threading.Event()
-        try:
+        with _translated():
             begun = self._aside.begin(lambda: self._run(text, leave))
-        except Away as error:
-            raise HookFailed(Why.TOO_LATE, _NO_ANSWER) from error
         self._wait_for(begun, leave, wait)
-        begun.take()
+        with _translated():
+            begun.take()
 
     def _wait_for(self, begun: Work[None], leave: threading.Event, wait: Callable[[float], bool]) -> None:
         until = self._monotonic() + self._deadline_seconds + _GRACE_SECONDS
@@ -117,7 +114,7 @@ class Hook:
         return program
 
     def _run(self, text: str, leave: threading.Event) -> None:
-        """Raises HookFailed, Interrupted."""
+        """Raises HookFailed, Interrupted, OSError."""
         until = self._monotonic() + self._deadline_seconds
         program = self._program()
         if leave.is_set():
@@ -125,19 +122,16 @@ class Hook:
         with open(os.memfd_create("alarm"), "w+b") as given:  # whoever does not read it holds nobody up
             given.write(text.encode())
             given.seek(0)
-            try:
-                process = subprocess.Popen(
-                    [self._command[0], *self._command[1:]],
-                    executable=program,
-                    stdin=given,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd="/",
-                    env=_ENVIRONMENT,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise HookFailed(Why.NOT_STARTED, os.strerror(error.errno or 0)) from error
+            process = subprocess.Popen(
+                [self._command[0], *self._command[1:]],
+                executable=program,
+                stdin=given,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_ENVIRONMENT,
+                start_new_session=True,
+            )
         _limit(process.pid)
         status = self._status(process, until, leave)
         if status:
@@ -156,6 +150,17 @@ class Hook:
                 os.killpg(process.pid, signal.SIGKILL)
             status = process.wait()
         return status
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The daemon goes on whatever becomes of a command for alarms, and whatever the system has none left of."""
+    try:
+        yield
+    except Away as error:
+        raise HookFailed(Why.TOO_LATE, _NO_ANSWER) from error
+    except OSError as error:
+        raise HookFailed(Why.NOT_STARTED, os.strerror(error.errno or 0)) from error
 
 
 def _has_ended(pid: int) -> bool:
@@ -193,7 +198,10 @@ def _trusted(command: str, uid: int) -> str:
         links += 1
         if links > _MOST_LINKS:
             raise HookFailed(Why.MISSING, f"{command}: too many links")
-        target = os.readlink(here)  # noqa: PTH115
+        try:
+            target = os.readlink(here)  # noqa: PTH115
+        except OSError as error:  # it is no link any more, or its share has lost it
+            raise HookFailed(Why.MISSING, f"{here}: {os.strerror(error.errno or 0)}") from error
         at = "/" if target.startswith("/") else at
         todo = [one for one in target.split("/") if one] + todo
     if not os.path.isfile(at) or not os.access(at, os.X_OK):  # noqa: PTH113

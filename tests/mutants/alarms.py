@@ -174,10 +174,10 @@ ALARMS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "a session of its own",
-                "                    start_new_session=True,\n",
-                "                    process_group=0,\n",
+                "                start_new_session=True,\n",
+                "                process_group=0,\n",
             ),
-            ("no variables", "                    env=_ENVIRONMENT,\n", ""),
+            ("no variables", "                env=_ENVIRONMENT,\n", ""),
             ("its memory", "    for which, most in _LIMITS:\n", "    for which, most in ():\n"),
             (
                 "first to go",
@@ -207,7 +207,24 @@ ALARMS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "                if not begun.done.wait(_GRACE_SECONDS):\n",
                 "                if not begun.done.wait():\n",
             ),
+            (
+                "a link that is no more",
+                "        except OSError as error:  # it is no",
+                "        except EOFError as error:  # it is no",
+            ),
+            (
+                "nothing is left to run it with",
+                "    except OSError as error:\n        raise HookFailed(Why.NOT_STARTED",
+                "    except EOFError as error:\n        raise HookFailed(Why.NOT_STARTED",
+            ),
         )
+    ),
+    (
+        "alarms, command: no thread is to be had",
+        "alarms/aside.py",
+        "        except RuntimeError as error:\n",
+        "        except EOFError as error:\n",
+        HOOK,
     ),
     (
         "alarms, command: one that is away, and no more",

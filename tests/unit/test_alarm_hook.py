@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,6 +185,68 @@ def test_what_is_no_program(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     assert failed([str(loop)]).why is Why.MISSING
+
+
+def test_a_link_that_is_exchanged_or_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at it and the reading of it; or its share has lost it."""
+    link = tmp_path / "link"
+    link.symlink_to(script(tmp_path, "exit 0"))
+    real = os.readlink
+
+    def exchanged(path: str) -> str:
+        link.unlink()
+        link.write_text("no link")
+        return real(path)
+
+    def lost(path: str) -> str:
+        raise OSError(errno.EIO, "lost", path)
+
+    for way, text in ((lost, "Input/output error"), (exchanged, "Invalid argument")):
+        monkeypatch.setattr(os, "readlink", way)
+        with pytest.raises(HookFailed) as raised:
+            Hook([str(link)], time.monotonic, 10.0).check()
+        assert (raised.value.why, raised.value.detail) == (Why.MISSING, f"{link}: {text}")
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def instead(*_: object, **__: object) -> Any:
+        raise error
+
+    return instead
+
+
+def test_what_it_is_told_cannot_be_put_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = str(script(tmp_path, "exit 0"))
+    with monkeypatch.context() as short:
+        short.setattr(os, "memfd_create", raising(OSError(errno.EMFILE, "none left")))
+        error = failed([program])
+        assert (error.why, error.detail) == (Why.NOT_STARTED, "Too many open files")
+    full = os.memfd_create("full", os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(full, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    monkeypatch.setattr(os, "memfd_create", lambda _: full)
+    error = failed([program])
+    assert (error.why, error.detail) == (Why.NOT_STARTED, "Operation not permitted")
+
+
+def test_its_end_was_seen_by_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the daemon was started with SIGCHLD ignored."""
+    monkeypatch.setattr(os, "waitid", raising(ChildProcessError(errno.ECHILD, "none")))
+    error = failed([str(script(tmp_path, "exit 0"))])
+    assert (error.why, error.detail) == (Why.NOT_STARTED, "No child processes")
+
+
+def test_no_thread_is_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where TasksMax= is reached. The next time there may be one."""
+    hook = Hook([str(script(tmp_path, "exit 0"))], time.monotonic, 10.0)
+    ways: list[Callable[[], object]] = [hook.check, lambda: hook.run("x\n", wait)]
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+        for way in ways:
+            with pytest.raises(HookFailed) as raised:
+                way()
+            assert (raised.value.why, raised.value.detail) == (Why.NOT_STARTED, "Resource temporarily unavailable")
+    for way in ways:
+        way()
 
 
 def test_what_others_may_exchange_is_not_run(tmp_path: Path) -> None:
