@@ -948,6 +948,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     _queue("the token", "queue/transitions.py", 'row["token"] != claim.token or not', "not", CLAIMS),
     _queue("announced", "queue/transitions.py", "        db.transitions.append(transition)\n", "", OPENING),
     _queue(
+        "the last change's word",
+        "queue/database/schema.py",
+        "with self.around(), self._mutex, self._noted(), _translated():",
+        "with self._noted(), self.around(), self._mutex, _translated():",
+        ("tests/unit/test_status_reporter.py",),
+    ),
+    _queue(
         "announced once it is durable",
         "queue/database/schema.py",
         "                yield transaction\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,3 +126,28 @@ def test_a_state_that_cannot_be_written(pieces: Pieces) -> None:
     with database.write():
         pass
     assert said(pieces)["problems"] == before
+
+
+@pytest.mark.parametrize("is_failure_last", [False, True])
+def test_a_state_that_two_write_at_once(pieces: Pieces, is_failure_last: bool) -> None:
+    """The other comes in between one's change and its end: it was the last, and its word counts."""
+    database, uses = pieces.queue._database, list[None]()
+
+    def change(fails: bool) -> None:
+        with suppress(StateUnavailable), database.write():
+            if fails:
+                raise StateUnavailable("the disk with the daemon's state is full", code="state-full")
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        uses.append(None)
+        is_first = len(uses) == 1
+        try:
+            yield
+        finally:
+            if is_first:
+                change(is_failure_last)
+
+    database.around = around
+    change(not is_failure_last)
+    assert len(uses) == 2 and (database.unwritten is not None) is is_failure_last

@@ -58,7 +58,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """One transaction, rolled back on any exception, after which nothing is announced. Not to be nested."""
-        with self._noted(), self.around(), self._mutex, _translated():
+        with self.around(), self._mutex, self._noted(), _translated():
             self._require_open()
             transaction = Transaction(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
@@ -78,6 +78,7 @@ class Database:
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
+        """Within the lock: of two changes, the later one's word counts."""
         try:
             yield
         except StateUnavailable as error:
