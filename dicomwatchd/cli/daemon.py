@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.control.client import ControlClient, DaemonRefused
 from dicomwatchd.model import Uid
 
-#: So many parked studies are asked for at once.
+#: So many parked studies are asked for at once: no long list (`control.server.Limits`).
 _AT_ONCE = 1000
 
 
@@ -200,25 +201,43 @@ def retry(context: click.Context, study: Uid | None, all_parked: bool, socket_pa
 def _retry_all(connection: ControlClient) -> None:
     """Each once, though it should be parked again meanwhile. Raises DaemonRefused where none can be."""
     refusals = list[DaemonRefused]()
-    tried = set[str]()
-    while left := [uid for uid in _parked(connection, _AT_ONCE + len(tried)) if uid not in tried]:
-        for uid in left:
-            tried.add(uid)
+    count = 0
+    try:
+        for uid in _parked(connection):
             try:
                 connection.call("retry", study_uid=uid)
+                count += 1
             except DaemonRefused as error:  # it may have gone its way since
                 refusals.append(error)
-    count = len(tried) - len(refusals)
+    except BaseException:  # whatever ends it: what was done is done
+        if count:
+            _say_retried(count, refusals)
+        raise
     if refusals and not count:
         raise refusals[0]
+    _say_retried(count, refusals)
+
+
+def _parked(connection: ControlClient) -> Iterator[str]:
+    """Each once, in lists as short as will do: the daemon makes one long list at a time, and others wait for theirs."""
+    given = set[str]()
+    limit = _AT_ONCE
+    while True:
+        listed = [one["study_uid"] for one in connection.call("attention", limit=limit)["parked"]]
+        left = [uid for uid in listed if uid not in given]
+        given.update(left)
+        yield from left
+        if len(listed) < limit:
+            return
+        if not left:  # they were parked again, and others come after them
+            limit += _AT_ONCE
+
+
+def _say_retried(count: int, refusals: list[DaemonRefused]) -> None:
     if refusals:
         output.note(f"{output.count(len(refusals), 'study', 'studies')} could not be: {refusals[0].message}")
     studies = output.count(count, "parked study", "parked studies")
     output.say(f"{studies} will be tried again." if count else "No study is parked.")
-
-
-def _parked(connection: ControlClient, limit: int) -> list[str]:
-    return [one["study_uid"] for one in connection.call("attention", limit=limit)["parked"]]
 
 
 def _place(text: str | None) -> str:

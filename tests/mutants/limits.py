@@ -71,6 +71,27 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         )
     ),
     *(
+        (f"limits, retry of all: {name}", "cli/daemon.py", old, new, ("tests/unit/test_cli_daemon.py",))
+        for name, old, new in (
+            ("a list that is shorter is the last", "        if len(listed) < limit:\n", "        if not listed:\n"),
+            (
+                "no long list where a short one will do",
+                "        if not left:  # they were parked again, and others come after them\n",
+                "        if True:\n",
+            ),
+            (
+                "others come after those that were parked again",
+                "            limit += _AT_ONCE\n",
+                "            return\n",
+            ),
+            (
+                "what was done is said",
+                "        if count:\n            _say_retried(count, refusals)\n",
+                "",
+            ),
+        )
+    ),
+    *(
         (f"limits, intake: {name}", file, old, new, INTAKE)
         for name, file, old, new in (
             ("elements", "intake/dicom/structure.py", "        if self._left < 0:", "        if False:"),

@@ -17,7 +17,7 @@ from dicomwatchd.cli.app import root
 from dicomwatchd.config.loading import parse
 from dicomwatchd.config.text import named_socket, read_yaml
 from dicomwatchd.control.client import ControlClient, DaemonRefused, DaemonUnreachable
-from dicomwatchd.control.server import ControlServer
+from dicomwatchd.control.server import ControlServer, Limits
 from dicomwatchd.daemon.commands import Progress
 from dicomwatchd.errors import Permanent
 from dicomwatchd.ports import SystemClock, timestamp
@@ -398,6 +398,74 @@ def test_retry_of_all_that_is_parked(tmp_path: Path) -> None:
     both = CliRunner().invoke(root, ["retry", STUDY, "--all"])
     assert both.exit_code == 2 and "not both" in both.stderr
     assert "Missing argument 'STUDY'" in CliRunner().invoke(root, ["retry"]).stderr
+
+
+class Parked:
+    """A daemon's control socket: what is parked, and stays so where ``again`` says it. ``limits`` were asked for, and
+    above ``most`` somebody else is being answered."""
+
+    def __init__(self, count: int, again: Callable[[str], bool] = lambda _: False, most: int = 10**6) -> None:
+        self.parked = [f"{STUDY}.{number:04}" for number in range(count)]
+        self.again, self.most = again, most
+        self.limits, self.tried = list[int](), list[str]()
+
+    def attention(self, request: Mapping[str, Any], _progress: Progress) -> Any:
+        self.limits.append(request["limit"])
+        if request["limit"] > self.most:
+            raise Permanent("the daemon is already answering another long list", code="too-many-connections")
+        return {"held": [], "damaged": [], "parked": [{"study_uid": uid} for uid in self.parked[: request["limit"]]]}
+
+    def retry(self, request: Mapping[str, Any], _progress: Progress) -> Any:
+        self.tried.append(request["study_uid"])
+        if not self.again(request["study_uid"]):
+            self.parked.remove(request["study_uid"])
+        return {}
+
+    def asked(self, folder: Path) -> Result:
+        server = ControlServer(folder / "s", {"attention": self.attention, "retry": self.retry}, Log())
+        server.start()
+        try:
+            return CliRunner().invoke(root, ["retry", "--all", "--socket", str(folder / "s")])
+        finally:
+            server.stop()
+
+
+@pytest.mark.parametrize(("count", "limits"), [(3, [1000]), (999, [1000]), (1000, [1000] * 2), (2500, [1000] * 3)])
+def test_retry_of_all_asks_for_no_long_list(tmp_path: Path, count: int, limits: list[int]) -> None:
+    """Which is one of the daemon's seats, and somebody else may have it."""
+    site = Parked(count)
+    done = site.asked(tmp_path)
+    assert (done.exit_code, done.stdout) == (0, f"{count:,} parked studies will be tried again.\n")
+    assert site.limits == limits and max(limits) <= Limits().long_lines and not site.parked
+
+
+def test_retry_of_all_where_many_are_parked_again_at_once(tmp_path: Path) -> None:
+    """Only then is a longer list asked for: what has not been tried yet comes after them."""
+    site = Parked(1500, again=lambda uid: uid < f"{STUDY}.1200")
+    done = site.asked(tmp_path)
+    assert (done.exit_code, done.stdout) == (0, "1,500 parked studies will be tried again.\n")
+    assert site.limits == [1000, 1000, 2000] and len(site.tried) == len(set(site.tried)) == 1500
+
+
+def test_retry_of_all_says_what_was_done_whatever_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowded = Parked(1500, again=lambda _: True, most=1000).asked(tmp_path)
+    assert (crowded.exit_code, crowded.stdout) == (1, "1,000 parked studies will be tried again.\n")
+    assert "another long list" in crowded.stderr
+    real, calls = ControlClient.call, list[str]()
+
+    def gone(self: ControlClient, command: str, **arguments: Any) -> Any:
+        calls.append(command)
+        if len(calls) > 4:
+            raise DaemonUnreachable("the daemon closed the connection before it answered")
+        return real(self, command, **arguments)
+
+    monkeypatch.setattr(ControlClient, "call", gone)
+    site = Parked(9)
+    ended = site.asked(tmp_path)
+    assert (ended.exit_code, ended.stdout) == (4, "3 parked studies will be tried again.\n")
+    assert len(site.tried) == 3 and "closed the connection" in ended.stderr
+    nothing = site.asked(tmp_path)
+    assert (nothing.exit_code, nothing.stdout) == (4, ""), "nothing is known of what is parked"
 
 
 def test_stats(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
