@@ -13,7 +13,10 @@ import pytest
 
 from dicomwatchd import doctor
 from dicomwatchd.archive.stores.port import Capabilities, Destination
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.probe import probe
 from dicomwatchd.config import loading
+from dicomwatchd.config.archive import Encryption
 from dicomwatchd.errors import OutOfReach
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unit.test_deletion_races import without_strict_rename
@@ -83,6 +86,35 @@ def test_a_store_that_ends_objects_by_itself(examine: Examine) -> None:
     assert examine()["lifecycle"].outcome == "good"
     finding = examine(expires="a rule ends them")["lifecycle"]
     assert (finding.outcome, finding.detail) == ("bad", "a rule ends them")
+
+
+@pytest.mark.parametrize(
+    ("named", "text"),
+    [
+        (
+            "",
+            "the store answers ListObjectsV2 as if it had been asked for no prefix (is it the store, or a proxy before"
+            " it, that does not give the prefix back?)",
+        ),
+        (
+            "p/probe/another/",
+            "the store answers ListObjectsV2 with a listing of another prefix than it was asked for (does the store, or"
+            " a proxy before it, mix up requests, or keep answers?)",
+        ),
+    ],
+)
+def test_a_store_whose_listings_are_of_another_prefix(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch, named: str, text: str
+) -> None:
+    client: Any = SimpleNamespace(
+        put_object=lambda **_: {"ETag": '"00"'},
+        head_object=lambda **_: {"ETag": '"00"', "ContentLength": 1},
+        list_objects_v2=lambda **_: {"Prefix": named, "IsTruncated": False},
+    )
+    bucket = S3Bucket(client, "b", "p/", "s3 at test", Encryption(mode="store-default"))
+    monkeypatch.setattr(MemoryStore, "probe", lambda _, scratch_key: probe(bucket, scratch_key))
+    finding = examine()["store probe"]
+    assert (finding.outcome, finding.detail) == ("bad", text)
 
 
 def test_an_index_that_the_catalogue_lacks(examine: Examine) -> None:

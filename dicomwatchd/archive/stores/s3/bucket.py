@@ -348,8 +348,15 @@ class S3Bucket:
 
     def _require_of(self, start: str, page: Mapping[str, Any], operation: str) -> None:
         """An empty listing says nothing else of what it is a listing of. Raises Transient."""
-        if page.get("Prefix", start) != start:
-            raise Transient(f"{operation} gave another prefix's", code="strange-answer", endpoint=self.endpoint)
+        named = page.get("Prefix", start)
+        if named == start:
+            return
+        what = f"the store answers {operation} with a listing of another prefix than it was asked for"
+        hint = "does the store, or a proxy before it, mix up requests, or keep answers?"
+        if not named:
+            what = f"the store answers {operation} as if it had been asked for no prefix"
+            hint = "is it the store, or a proxy before it, that does not give the prefix back?"
+        raise Transient(what, code="strange-answer", hint=hint, endpoint=self.endpoint)
 
     def common_prefixes(
         self, prefix: str, after: str = "", short: Callable[[str, Paging], ListedPage | None] = lambda *_: None
