@@ -73,7 +73,7 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
         (f"limits, retry of all: {name}", "cli/daemon.py", old, new, ("tests/unit/test_cli_daemon.py",))
         for name, old, new in (
-            ("a list that is shorter is the last", "        if len(listed) < limit:\n", "        if not listed:\n"),
+            ("a list that is shorter is the last", "        if len(listed) < limit:\n", "        if not left:\n"),
             (
                 "no long list where a short one will do",
                 "        if not left:  # they were parked again, and others come after them\n",

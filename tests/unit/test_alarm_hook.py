@@ -119,7 +119,14 @@ def test_a_share_that_does_not_answer_holds_nobody_up(tmp_path: Path, monkeypatc
             assert back.wait(25), "and nobody has waited for it"
         return real(path)
 
+    started, start = list[object](), subprocess.Popen
+
+    def starting(command: Any, **arguments: Any) -> Any:
+        started.append(command)
+        return start(command, **arguments)
+
     monkeypatch.setattr(os, "lstat", away)
+    monkeypatch.setattr(subprocess, "Popen", starting)
     monkeypatch.setattr("dicomwatchd.alarms.hook._GRACE_SECONDS", 0.5)
     begun, beats = time.monotonic(), list[float]()
 
@@ -140,7 +147,7 @@ def test_a_share_that_does_not_answer_holds_nobody_up(tmp_path: Path, monkeypatc
     while any(one.name == "on-alarm" for one in threading.enumerate()):
         assert time.monotonic() < until
         time.sleep(0.05)
-    assert not out.exists(), "told as failed, and not told late"
+    assert not started and not out.exists(), "told as failed, and not told late"
     hook.run("third\n", wait)
     assert out.read_text() == "third\n"
 
