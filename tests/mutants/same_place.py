@@ -89,6 +89,13 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "",
         LISTINGS,
     ),
+    (
+        "listings: of another key, where a look was refused",
+        _BUCKET,
+        '        if page.get("Prefix", full_key) != full_key:\n',
+        "        if False:\n",
+        ("tests/unit/test_refused_looks.py",),
+    ),
     ("listings: without end", _BUCKET, "        if page.token == paging.token:\n", "        if False:\n", LISTINGS),
     (
         "listings: of another prefix, with versions, by botocore",

@@ -88,7 +88,15 @@ def opened(server: _Store, prefix: str = "rad/") -> Iterator[S3Store]:
     store.close()
 
 
-@pytest.mark.parametrize("listed", [listing(), listing(f"rad/{KEY}b"), listing(f"rad/{KEY}/c")])
+@pytest.mark.parametrize(
+    "listed",
+    [
+        listing(),
+        listing(f"rad/{KEY}b"),
+        listing(f"rad/{KEY}/c"),
+        listing().replace(b"<KeyCount>", f"<Prefix>rad/{KEY}</Prefix><KeyCount>".encode()),
+    ],
+)
 def test_what_the_listing_does_not_have_is_not_there(store: _Store, listed: bytes) -> None:
     store.listed = listed
     with opened(store) as archive:
@@ -100,7 +108,14 @@ def test_what_the_listing_does_not_have_is_not_there(store: _Store, listed: byte
 
 
 @pytest.mark.parametrize(
-    ("listed", "status"), [(listing(f"rad/{KEY}"), 200), (None, 403), (listing(), 500), (b"<Portal/>", 200)]
+    ("listed", "status"),
+    [
+        (listing(f"rad/{KEY}"), 200),
+        (None, 403),
+        (listing(), 500),
+        (b"<Portal/>", 200),
+        (listing().replace(b"<KeyCount>", b"<Prefix>rad/other</Prefix><KeyCount>"), 200),
+    ],
 )
 def test_what_is_there_or_cannot_be_listed_stays_refused(store: _Store, listed: bytes | None, status: int) -> None:
     store.listed, store.listing_status = listed, status

@@ -196,6 +196,8 @@ class S3Bucket:
             page = self.client.list_objects_v2(Bucket=self.name, Prefix=full_key, MaxKeys=1)
         except aws.FOREIGN:
             return False  # then the refusal is the answer
+        if page.get("Prefix", full_key) != full_key:
+            return False  # another's listing says nothing of it
         return all(item.get("Key") != full_key for item in page.get("Contents", []))
 
     def existing(self, key: str, *, checksum: bool = False, short: Look = _unasked) -> StoredObject | None:
