@@ -49,7 +49,7 @@ def read_identity(store: ObjectStore) -> ArchiveIdentity | None:
         identity = ArchiveIdentity(raw["archive_id"], raw["created_at"])
         if raw["format"] != FORMAT or not _UUID.match(identity.archive_id) or not isinstance(identity.created_at, str):
             raise ValueError("another format")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArchiveRefused(
             f"{keys.IDENTITY} in the store is not the identity of an archive", hint="is this the right place?"
         ) from error

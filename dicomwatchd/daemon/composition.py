@@ -114,6 +114,7 @@ class Parts:
             raise
         self.series = self._series_objects(plan)
         self._pinning = Pinning(self.queue.roots, around.log, lambda: self.dispatcher.wake())
+        require_archive = partial(require_identity, archive.store, archive.archive_id)
         self.context = Context(
             archive=archive,
             claims=self.queue.claims,
@@ -127,6 +128,7 @@ class Parts:
                 around.clock,
                 around.log,
                 lambda: self.dispatcher.backoff.is_to_be_left_alone,
+                require_archive=require_archive,
             ),
             sources=lambda: self.sources.by_id,
             after_archive=self.sources.after_archive,
@@ -181,7 +183,7 @@ class Parts:
             around.log,
             # Nor does the record of deletions go where the store would end it by itself.
             lambda: self.dispatcher.backoff.is_to_be_left_alone or self.expiring.problem is not None,
-            require_archive=partial(require_identity, archive.store, archive.archive_id),
+            require_archive=require_archive,
         )
         self.early = EarlyDeletion(
             self.queue.early,

@@ -56,10 +56,13 @@ class ErasedStudies:
         clock: Clock,
         log: Log,
         in_trouble: Callable[[], bool] = lambda: False,
+        *,
+        require_archive: Callable[[], None],
     ) -> None:
-        """``in_trouble`` tells that the store does not answer at the moment, so that `step` leaves it alone."""
+        """``in_trouble`` tells that the store does not answer at the moment, so that `step` leaves it alone;
+        ``require_archive`` raises where the store is another place than the archive."""
         self._store, self._holds, self._noted, self._clock, self._log = store, holds, noted, clock, log
-        self._in_trouble = in_trouble
+        self._in_trouble, self._require_archive = in_trouble, require_archive
         self._next_round = clock.monotonic()
         self._lock = threading.Lock()
         self._looks: dict[Uid, _Look] = {}
@@ -94,6 +97,7 @@ class ErasedStudies:
         try:
             for study, number in self._noted.concerning(list(erasures.numbers(self._store))):
                 erasure = erasures.load(self._store, study, number)
+                self._require_archive()
                 self._note(erasure)
                 if ERASED in self._holds.codes(study):
                     self._hold(erasure)  # for this one by now, which is what a person is to see
@@ -132,6 +136,8 @@ class ErasedStudies:
             return last.found.result()
         try:
             found = erasures.newest(self._store, study)
+            if found is not None:
+                self._require_archive()  # what it says is put on record here, and holds the study
         except BaseException as error:
             with self._lock:
                 if self._looks.get(study) is last:

@@ -10,6 +10,7 @@ from typing import Any
 from dicomwatchd import __version__
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import LEFT_OUT, dumps
+from dicomwatchd.archive.identity import require_identity
 from dicomwatchd.archive.layout import erasures, lineage, manifests
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.lineage import Lineage
@@ -284,6 +285,7 @@ def revision_nobody_can_read(manifest: Manifest, context: Context) -> int:
 
 
 def _tell_ahead(study: Uid, revision: int, context: Context) -> None:
+    require_identity(context.archive.store, context.archive.archive_id)  # else it is the store that is another one
     context.log.error(
         "catalogue-ahead",
         "the catalogue names a manifest that the store does not hold; the study is recorded in a new revision",

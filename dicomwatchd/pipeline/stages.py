@@ -12,6 +12,7 @@ from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.errors import (
     ColdObject,
     InboxNotResponding,
+    Permanent,
     RevisionConflict,
     StoreUnreliable,
     StudyErased,
@@ -47,19 +48,12 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
     shipment = Shipment(claim, run, StageClock(context.clock), context.clock.now(), retries=claim.attempts, early=early)
     shipment.stages.add("upload", early.seconds)
     _conclude_the_last_one(claim, context)
-    context.erased.require_none(claim.study_uid)
     try:
-        with shipment.stages.stage("upload"):
-            upload(shipment, context)
-        with shipment.stages.stage("verify"):
-            verify(shipment, context)
-        with context.turns.turn() as shipment.admit:
-            with shipment.stages.stage("record"):
-                recorded = record(shipment, context)
-            with shipment.stages.stage("purge"):
-                purge(shipment, recorded, context)
-    except StudyErased:
-        _tell_of_what_was_sent(shipment, context)
+        context.erased.require_none(claim.study_uid)
+        recorded = _archive(shipment, context)
+    except Permanent:
+        # It parks the study, and nothing moves it after that: no other place shall have said so.
+        require_identity(context.archive.store, context.archive.archive_id)
         raise
     context.shipments.finish(
         claim,
@@ -77,6 +71,24 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
     if recorded.manifest.revision:
         context.finished(recorded.manifest)
     return shipment
+
+
+def _archive(shipment: Shipment, context: Context) -> Recorded:
+    """The stages, one after the other."""
+    try:
+        with shipment.stages.stage("upload"):
+            upload(shipment, context)
+        with shipment.stages.stage("verify"):
+            verify(shipment, context)
+        with context.turns.turn() as shipment.admit:
+            with shipment.stages.stage("record"):
+                recorded = record(shipment, context)
+            with shipment.stages.stage("purge"):
+                purge(shipment, recorded, context)
+    except StudyErased:
+        _tell_of_what_was_sent(shipment, context)
+        raise
+    return recorded
 
 
 def _tell_of_what_was_sent(shipment: Shipment, context: Context) -> None:
@@ -188,11 +200,11 @@ def record(shipment: Shipment, context: Context) -> Recorded:
         manifest = next_manifest(shipment, context, above)
         if manifest is None:
             continue
+        # Asked after its objects were verified and its manifest was stored: all of that was here then.
+        require_identity(archive.store, archive.archive_id)
         if not manifest.revision:
             context.shipments.recorded(claim, 0)
             return Recorded(manifest, 0, asked_at)
-        # Asked after its objects were verified and its manifest was stored: all of that was here then.
-        require_identity(archive.store, archive.archive_id)
         try:
             archive.catalogue.put(manifest.record())
         except RevisionConflict:

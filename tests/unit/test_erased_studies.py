@@ -630,7 +630,14 @@ def test_a_dicomdir_that_cannot_be_read_names_nobody(pieces: Pieces) -> None:
 
 
 def erased_studies(pieces: Pieces, store: ObjectStore) -> ErasedStudies:
-    return ErasedStudies(store, pieces.queue.holds, pieces.queue.erasures, pieces.clock, pieces.log)
+    return ErasedStudies(
+        store,
+        pieces.queue.holds,
+        pieces.queue.erasures,
+        pieces.clock,
+        pieces.log,
+        require_archive=lambda: None,
+    )
 
 
 class SlowStore(MemoryStore):

@@ -4,21 +4,25 @@ archive would, and is gone, with all that it took, once the archive is back."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.identity import ArchiveIdentity, require_identity
+from dicomwatchd.archive.layout.erasures import Erasure
+from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import Capabilities
 from dicomwatchd.audit.sealing import REST_STEPS, SEGMENT_SECONDS
 from dicomwatchd.config.archive import DirectorySettings
-from dicomwatchd.errors import NotThere, RequestRefused
+from dicomwatchd.errors import NotThere, RequestRefused, StoreUnreliable, StudyErased
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
+from dicomwatchd.pipeline.erased import LOOK_SECONDS, NOTING_SECONDS
+from dicomwatchd.pipeline.shipment import AfterArchive, Bundling, Shipment
 from tests.pieces import ARCHIVE_ID, IDENTITY, Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryStore
@@ -33,6 +37,7 @@ PLACES: dict[str, bytes | None] = {
     "made anew, empty": None,
     "another archive": OTHER.to_bytes(),
     "what is no archive": b"<html>welcome</html>",
+    "what nobody can read": b"[" * 60000,
 }
 
 
@@ -116,6 +121,145 @@ def test_the_folder_under_an_unmounted_share_is_an_archive_of_its_own(tmp_path: 
     assert pieces.left() == []
     assert sorted(one.read_bytes() for one in root.rglob("*.dcm")) == sorted(contents)
     pieces.close()
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Iterator[Pieces]:
+    store = MemoryStore(capabilities=Capabilities(creates_only=True))
+    pieces = Pieces(tmp_path / "site", store=store)
+    pieces.memory = store
+    yield pieces
+    pieces.close()
+
+
+def archived_elsewhere(root: Path) -> dict[str, list[bytes]]:
+    """What another archive has that has archived the same study, too."""
+    store = MemoryStore(capabilities=Capabilities(creates_only=True))
+    pieces = Pieces(root, store=store)
+    exported(pieces)
+    pieces.run(2)
+    pieces.close()
+    mine, others = ARCHIVE_ID.encode(), OTHER.archive_id.encode()
+    return {key: [one.replace(mine, others) for one in versions] for key, versions in store.versions.items()}
+
+
+def erased_elsewhere() -> dict[str, list[bytes]]:
+    erasure = Erasure(OTHER.archive_id, STUDY, 1, "2026-01-01T00:00:00Z", "a test", 0, "root", 101)
+    return {erasure.key: [erasure.to_bytes()]}
+
+
+def require_no_lasting_harm(pieces: Pieces, archive: dict[str, list[bytes]], contents: list[bytes]) -> None:
+    """While another place is there, and then, once the archive is back."""
+    for _ in range(3):
+        pieces.ship()
+        pieces.clock.advance(1000)
+    assert pieces.log.events("study-parked") == []
+    assert {one["code"] for one in pieces.log.events("study-delayed")} == {"not-there"}
+    assert list(pieces.queue.holds.open(10)) == []
+    exchange(pieces.memory, IDENTITY.to_bytes(), archive)
+    pieces.run(4)
+    assert pieces.left() == []
+    pieces.require_nothing_lost(*contents)
+
+
+def test_no_study_is_parked_for_the_manifest_of_another_archive(pieces: Pieces, tmp_path: Path) -> None:
+    contents = exported(pieces)
+    archive = exchange(pieces.memory, OTHER.to_bytes(), archived_elsewhere(tmp_path / "elsewhere"))
+    require_no_lasting_harm(pieces, archive, contents)
+
+
+def test_no_study_is_parked_for_what_another_place_does_not_keep(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = exported(pieces)
+    archive = exchange(pieces.memory, None, {})
+    verify = stages.verify
+
+    def forgetful(*arguments: Any) -> None:
+        if pieces.memory.signed is None:
+            raise StoreUnreliable("the store does not keep what it is sent")
+        verify(*arguments)
+
+    monkeypatch.setattr(stages, "verify", forgetful)
+    require_no_lasting_harm(pieces, archive, contents)
+
+
+def test_no_study_is_parked_for_a_record_of_another_place_that_nobody_can_read(pieces: Pieces) -> None:
+    contents = exported(pieces)
+    archive = exchange(pieces.memory, None, {key: [b"{}"] for key in erased_elsewhere()})
+    require_no_lasting_harm(pieces, archive, contents)
+
+
+def test_what_was_erased_from_another_archive_is_not_erased_here(pieces: Pieces) -> None:
+    contents = exported(pieces)
+    archive = exchange(pieces.memory, OTHER.to_bytes(), erased_elsewhere())
+    require_no_lasting_harm(pieces, archive, contents)
+    assert pieces.queue.erasures.concerning([(STUDY, 1)]) == [(STUDY, 1)], "it is on record here"
+
+
+def test_what_was_erased_meanwhile_from_another_archive_is_not_noted(pieces: Pieces) -> None:
+    exported(pieces)
+    pieces.run(2)
+    exchange(pieces.memory, OTHER.to_bytes(), erased_elsewhere())
+    pieces.clock.advance(NOTING_SECONDS + 1)
+    pieces.context.erased.step()
+    assert pieces.queue.erasures.concerning([(STUDY, 1)]) == [(STUDY, 1)], "it is on record here"
+
+
+def test_what_was_erased_from_the_archive_itself_is_asked_for_once(pieces: Pieces) -> None:
+    """Not for each of many files."""
+    exported(pieces)
+    pieces.memory.versions |= {**erased_elsewhere(), keys.IDENTITY: [IDENTITY.to_bytes()]}
+    pieces.memory.signed = None
+    pieces.memory.reads.clear()
+    for _ in range(5):
+        with pytest.raises(StudyErased):
+            pieces.context.erased.require_none(STUDY)
+    assert pieces.memory.reads.count(keys.IDENTITY) == 1
+    pieces.clock.advance(LOOK_SECONDS + 1)
+    exchange(pieces.memory, None, erased_elsewhere())
+    with pytest.raises(NotThere):
+        pieces.context.erased.require_none(STUDY)
+
+
+def test_another_place_is_not_said_to_be_behind_the_catalogue(pieces: Pieces) -> None:
+    """A copy of the archive that is not finished, say."""
+    exported(pieces)
+    pieces.run(2)
+    for number in range(97, 100):
+        copy = dict(pieces.memory.versions)
+        (pieces.inbox / "A").mkdir(exist_ok=True)
+        (pieces.inbox / "A" / f"IM{number}").write_bytes(instance(STUDY, "1.2.1.1", f"1.2.1.1.{number}", number))
+        if number < 99:
+            pieces.run(2)
+    pieces.settle()
+    exchange(pieces.memory, None, {key: data for key, data in copy.items() if "00003" not in key})
+    pieces.ship()
+    assert pieces.log.events("catalogue-ahead") == []
+    assert {one["code"] for one in pieces.log.events("study-delayed")} == {"not-there"}
+
+
+def test_a_study_of_which_nothing_is_left_does_not_end_on_the_word_of_another_place(pieces: Pieces) -> None:
+    exported(pieces)
+
+    def nothing(shipment: Shipment, *_: object) -> Manifest:
+        exchange(pieces.memory, None, {})
+        return empty(ARCHIVE_ID, shipment.claim.study_uid)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "next_manifest", nothing)
+        patch.setattr(stages, "purge", lambda *_: None)
+        pieces.ship()
+    assert {one["code"] for one in pieces.log.events("study-delayed")} == {"not-there"}
+
+
+def test_what_the_archive_itself_says_parks_a_study(pieces: Pieces, tmp_path: Path) -> None:
+    exported(pieces)
+    pieces.memory.versions = archived_elsewhere(tmp_path / "elsewhere")
+    for _ in range(3):
+        pieces.ship()
+        pieces.clock.advance(1000)
+    assert [one["code"] for one in pieces.log.events("study-parked")] == ["foreign-manifest"]
 
 
 def _cold(store: MemoryStore) -> None:
