@@ -110,14 +110,23 @@ class Checkpoints:
     from several threads."""
 
     def __init__(
-        self, audit: Audit, store: ObjectStore, clock: Clock, log: Log, in_trouble: Callable[[], bool] = lambda: False
+        self,
+        audit: Audit,
+        store: ObjectStore,
+        clock: Clock,
+        log: Log,
+        in_trouble: Callable[[], bool] = lambda: False,
+        *,
+        require_archive: Callable[[], None],
     ) -> None:
-        """``in_trouble`` tells that the archive does not answer at the moment, so that it is left alone."""
+        """``in_trouble`` tells that the archive does not answer at the moment, so that it is left alone;
+        ``require_archive`` raises where the store is another place than the archive."""
         self._audit = audit
         self._store = store
         self._clock = clock
         self._log = log
         self._in_trouble = in_trouble
+        self._require_archive = require_archive
         self._lock = threading.Lock()
         self._has_read = False
         self._due_at: float | None = None
@@ -174,8 +183,6 @@ class Checkpoints:
                 self._failing = ""
             except Stopping:
                 pass  # the next run publishes it
-            except BadCheckpoint as error:
-                self._found(Comparison("unreadable", reason=error.message))
             except DicomwatchdError as error:
                 if self._failing != error.message:
                     self._log.warning(
@@ -186,11 +193,19 @@ class Checkpoints:
                 self._failing = error.message
 
     def _step(self) -> None:
+        try:
+            self._publish()
+        except BadCheckpoint as error:
+            self._require_archive()
+            self._found(Comparison("unreadable", reason=error.message))
+
+    def _publish(self) -> None:
         head = self._audit.head()
         if not self._has_read or head.sequence > self.published:
             # Another machine may go on with a copy of this state: what it has published is looked at before each head.
             newest = audit_checkpoints.newest(self._store, head.chain_id)
-            if newest is not None and newest.sequence >= self.published:
+            if newest is not None and newest.sequence >= self.published and newest != self._published:
+                self._require_archive()
                 self._published = newest
             self._has_read = True
         self._found(_compared(self._audit, self._published))
@@ -198,7 +213,10 @@ class Checkpoints:
         if self.is_bad or head.sequence <= self.published:
             return
         wanted = AuditCheckpoint(head.chain_id, head.sequence, head.sha256, timestamp(self._clock.now()))
-        self._published = audit_checkpoints.publish(self._store, wanted)
+        published = audit_checkpoints.publish(self._store, wanted)
+        # Segments are sealed up to what counts as published: the archive must not have less.
+        self._require_archive()
+        self._published = published
         self._found(_compared(self._audit, self._published))
 
     @property

@@ -164,6 +164,7 @@ class Parts:
             around.clock,
             around.log,
             lambda: self.dispatcher.backoff.is_to_be_left_alone,
+            require_archive=require_archive,
         )
         self.expiring = Expiring(
             archive.store,

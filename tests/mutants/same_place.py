@@ -6,6 +6,7 @@ from __future__ import annotations
 TESTS = ("tests/unit/test_same_place.py",)
 RACES = ("tests/unit/test_deletion_races.py",)
 LISTINGS = ("tests/unit/test_listings_attacked.py",)
+_CHECKPOINTS = "audit/checkpoints.py"
 _IDENTITY, _STAGES = "archive/identity.py", "pipeline/stages.py"
 _BUCKET, _FAST = "archive/stores/s3/bucket.py", "archive/stores/s3/fast_path.py"
 
@@ -72,6 +73,27 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         _IDENTITY,
         "TypeError, RecursionError) as error",
         "TypeError) as error",
+        TESTS,
+    ),
+    (
+        "same place: a head of the audit chain",
+        _CHECKPOINTS,
+        "        self._require_archive()\n        self._published = published\n",
+        "        self._published = published\n",
+        TESTS,
+    ),
+    (
+        "same place: another head of the audit chain",
+        _CHECKPOINTS,
+        "                self._require_archive()\n                self._published = newest\n",
+        "                self._published = newest\n",
+        TESTS,
+    ),
+    (
+        "same place: a head that nobody can read",
+        _CHECKPOINTS,
+        "            self._require_archive()\n            self._found",
+        "            self._found",
         TESTS,
     ),
     ("same place: nothing is no archive", _IDENTITY, "if held is None or held", "if held is not None and held", TESTS),

@@ -42,7 +42,9 @@ class Place:
 
     def begin(self) -> None:
         queue = self.bench.queue
-        self.checkpoints = Checkpoints(queue.audit, self.store, self.bench.clock, self.log)
+        self.checkpoints = Checkpoints(
+            queue.audit, self.store, self.bench.clock, self.log, require_archive=lambda: None
+        )
         self.prover = Prover(queue.audit, queue.segments, self.store, "")
         self.sealing = Sealing(
             queue.audit,

@@ -294,7 +294,10 @@ def test_an_archive_out_of_reach_is_no_alarm(place: Place) -> None:
 
 def test_nothing_is_tried_while_the_archive_is_in_trouble(place: Place) -> None:
     place.delete()
-    place.checkpoints = Checkpoints(place.bench.queue.audit, place.store, place.bench.clock, place.log, lambda: True)
+    queue, clock = place.bench.queue, place.bench.clock
+    place.checkpoints = Checkpoints(
+        queue.audit, place.store, clock, place.log, lambda: True, require_archive=lambda: None
+    )
     place.checkpoints.step()
     assert place.store.versions == {}
 

@@ -12,10 +12,12 @@ import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.identity import ArchiveIdentity, require_identity
+from dicomwatchd.archive.layout.audit_checkpoints import AuditCheckpoint
 from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import Capabilities
+from dicomwatchd.audit import checkpoints
 from dicomwatchd.audit.sealing import REST_STEPS, SEGMENT_SECONDS
 from dicomwatchd.config.archive import DirectorySettings
 from dicomwatchd.errors import NotThere, RequestRefused, StoreUnreliable, StudyErased
@@ -314,6 +316,47 @@ def test_no_entry_of_the_audit_chain_goes_for_what_another_place_holds(tmp_path:
     exchange(store, IDENTITY.to_bytes(), archive)
     assert sealed() == entries
     pieces.close()
+
+
+def test_no_head_of_the_audit_chain_counts_that_went_to_another_place(pieces: Pieces) -> None:
+    """Else segments are sealed past the newest head that the archive has, and it looks as if the chain were cut."""
+    exported(pieces)
+    pieces.run(2)
+    pieces.parts.checkpoints.step()
+    published = pieces.parts.checkpoints.published
+    folder = pieces.inbox / "B"
+    folder.mkdir()
+    (folder / "IM1").write_bytes(instance(Uid("1.2.2"), "1.2.2.1", "1.2.2.1.1", 1))
+    pieces.run(2)
+    assert pieces.queue.audit.head().sequence > published > 0
+    archive = exchange(pieces.memory, None, {})
+    pieces.parts.checkpoints.step()
+    assert pieces.parts.checkpoints.covered == published
+    assert [one["code"] for one in pieces.log.events("audit-unpublished")] == ["not-there"]
+
+    exchange(pieces.memory, IDENTITY.to_bytes(), archive)
+    pieces.clock.advance(SEGMENT_SECONDS + 1)
+    for _ in range(2 * REST_STEPS):
+        pieces.parts.sealing.step()
+    assert checkpoints.compare(pieces.queue.audit, pieces.store).outcome == "fits"
+    pieces.parts.checkpoints.step()
+    assert pieces.parts.checkpoints.covered == pieces.queue.audit.head().sequence
+    assert pieces.parts.checkpoints.problem is None
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_no_head_of_another_place_says_that_the_chain_was_cut(pieces: Pieces, is_readable: bool) -> None:
+    exported(pieces)
+    pieces.run(2)
+    chain = pieces.queue.audit.head().chain_id
+    further = AuditCheckpoint(chain, 10_000, "0" * 64, "2026-01-01T00:00:00Z")
+    archive = exchange(pieces.memory, None, {further.key: [further.to_bytes() if is_readable else b"{}"]})
+    pieces.parts.checkpoints.step()
+    assert pieces.log.events("audit-cut") == []
+    exchange(pieces.memory, IDENTITY.to_bytes(), archive)
+    pieces.parts.checkpoints.step()
+    assert pieces.parts.checkpoints.problem is None
+    assert pieces.parts.checkpoints.covered == pieces.queue.audit.head().sequence
 
 
 def test_a_refusal_parks_no_study() -> None:
