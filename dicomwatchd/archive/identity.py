@@ -75,11 +75,10 @@ def require_identity(store: ObjectStore, archive_id: str) -> None:
 
 
 def _not_there(store: ObjectStore) -> NotThere:
-    where = store.destination
     return NotThere(
         "the store is another place than at the start of the daemon: it does not show the archive's identity",
         hint="is the share mounted, is it the right bucket, and whose are the keys? Local files are kept until then",
-        endpoint=f"{where.kind} at {where.endpoint}",
+        endpoint=store.endpoint,
     )
 
 

@@ -69,6 +69,27 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         TESTS,
     ),
     (
+        "same place: one backoff",
+        _IDENTITY,
+        "endpoint=store.endpoint,",
+        "endpoint=str(store.destination),",
+        TESTS,
+    ),
+    (
+        "same place: one backoff for a directory",
+        "archive/stores/directory/store.py",
+        "        return _ENDPOINT\n",
+        "        return self.destination.endpoint\n",
+        TESTS,
+    ),
+    (
+        "same place: one backoff for a bucket",
+        "archive/stores/s3/store.py",
+        "        return self._bucket.endpoint\n",
+        "        return self._destination.endpoint\n",
+        TESTS,
+    ),
+    (
         "same place: nested too deeply to be read",
         _IDENTITY,
         "TypeError, RecursionError) as error",

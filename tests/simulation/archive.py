@@ -44,6 +44,7 @@ class Shelf:
     """A store that always answers and never errs: what the other site and `fetch` go to, and the tests look at."""
 
     destination = Destination("simulated", "memory", "bucket", "")
+    endpoint = "store"
     single_put_bytes = 1 << 20
 
     def __init__(self, capabilities: Capabilities, in_parts_above: int = 1 << 20) -> None:
@@ -203,6 +204,7 @@ class SimulatedStore:
     """The store port over a shelf, with faults: before or after the effect, damage, loss, refusal."""
 
     destination = Shelf.destination
+    endpoint = Shelf.endpoint
 
     def __init__(self, shelf: Shelf, fate: Fate) -> None:
         self.shelf = shelf

@@ -64,6 +64,7 @@ class MemoryStore:
     tampering: Callable[[str, int, Iterator[bytes]], Iterator[bytes]] | None = None
     reads: list[str] = field(default_factory=list)
     destination: Destination = field(default_factory=lambda: Destination("memory", "memory", "tests", ""))
+    endpoint: str = "memory"
     capabilities: Capabilities = field(default_factory=Capabilities)
     single_put_bytes: int = 1 << 20
     initialised: bool = True

@@ -20,7 +20,7 @@ from dicomwatchd.archive.stores.port import Capabilities
 from dicomwatchd.audit import checkpoints
 from dicomwatchd.audit.sealing import REST_STEPS, SEGMENT_SECONDS
 from dicomwatchd.config.archive import DirectorySettings
-from dicomwatchd.errors import NotThere, RequestRefused, StoreUnreliable, StudyErased
+from dicomwatchd.errors import NotThere, OutOfReach, RequestRefused, StoreUnreliable, StudyErased
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.erased import LOOK_SECONDS, NOTING_SECONDS
@@ -29,6 +29,7 @@ from tests.pieces import ARCHIVE_ID, IDENTITY, Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryStore
 from tests.unit.test_commitment import judged, pieces_of, receive
+from tests.unit.test_ranges import answer, answering, partial
 
 STUDY = Uid("1.2.1")
 OTHER = ArchiveIdentity("0a7e57a0-0000-4000-8000-000000000002", "2026-01-01T00:00:00.000Z")
@@ -281,7 +282,28 @@ def test_the_archive_itself(change: Callable[[MemoryStore], None]) -> None:
 def test_another_place(place: str) -> None:
     with pytest.raises(NotThere) as caught:
         require_identity(MemoryStore(signed=PLACES[place]), ARCHIVE_ID)
-    assert caught.value.endpoint == "memory at memory"
+    assert caught.value.endpoint == "memory"
+
+
+def test_a_directory_is_one_endpoint(tmp_path: Path) -> None:
+    """Else two backoffs are kept for it, and `status` shows both."""
+    store = DirectoryStore(DirectorySettings(kind="directory", path=tmp_path / "archive"))
+    with pytest.raises(NotThere) as of_the_store:
+        store.head(keys.IDENTITY)
+    store.initialise()
+    with pytest.raises(NotThere) as of_the_place:
+        require_identity(store, ARCHIVE_ID)
+    assert of_the_place.value.endpoint == of_the_store.value.endpoint == "the archive's folder"
+
+
+def test_a_bucket_is_one_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = partial(0, 9, 1000), answer("200 OK", OTHER.to_bytes())
+    with answering(monkeypatch, False, *answers) as (store, server):
+        with pytest.raises(OutOfReach) as of_the_store:
+            list(store.read(keys.IDENTITY, offset_bytes=100, length_bytes=10))
+        with pytest.raises(NotThere) as of_the_place:
+            require_identity(store, ARCHIVE_ID)
+    assert of_the_place.value.endpoint == of_the_store.value.endpoint == f"s3 at http://127.0.0.1:{server.port}"
 
 
 def test_no_modality_is_told_that_another_place_holds_what_it_has_sent(tmp_path: Path) -> None:

@@ -294,6 +294,11 @@ class ObjectStore(Protocol):
         ...
 
     @property
+    def endpoint(self) -> str:
+        """What its errors call it (`Transient.endpoint`): one backoff is kept for each name. Raises nothing."""
+        ...
+
+    @property
     def capabilities(self) -> Capabilities:
         """What the last `probe` has found; before that no more than the adapter knows of itself. Raises nothing."""
         ...

@@ -95,6 +95,10 @@ class DirectoryStore:
         return Destination(kind="directory", endpoint="file", container=str(self._root), prefix="")
 
     @property
+    def endpoint(self) -> str:
+        return _ENDPOINT
+
+    @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
 

@@ -151,6 +151,10 @@ class S3Store:
         return self._destination
 
     @property
+    def endpoint(self) -> str:
+        return self._bucket.endpoint
+
+    @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
