@@ -7,6 +7,7 @@
                                                     Derived (see series.document): whoever lacks it makes it again
     studies/<StudyUID>/manifests/<revision, 8 digits>.json
     erased/<StudyUID>/<number, 8 digits>.json       that all of it was erased, when and why (see erasures)
+    erased/<StudyUID>/<number, 8 digits>.ended.json  that this erasure has ended, and deletes nothing any more
     archive.json
     audit/chains/<chain>.json                       an audit chain of a daemon, and when it was first seen
     audit/heads/<chain>/<8 digits>/<12 digits>.json its head at some time; the newest comes first (see audit_checkpoint)
@@ -185,6 +186,10 @@ def erasure(study: Uid, number: int) -> str:
     if not 1 <= number <= HIGHEST_ERASURE:
         raise ValueError("erasures are numbered from 1 to 99999999")
     return f"{erasures_prefix(study)}{number:08d}.json"
+
+
+def erasure_end(study: Uid, number: int) -> str:
+    return f"{erasure(study, number).removesuffix('.json')}.ended.json"
 
 
 def parse_erasure(key: str) -> tuple[Uid, int] | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import DicomwatchdError, StateUnavailable, Stopping, StudyErased
+from dicomwatchd.errors import DicomwatchdError, StateUnavailable, Stopping, StudyErased, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.erasures import ErasuresNoted
@@ -66,11 +66,13 @@ class ErasedStudies:
         self._next_round = clock.monotonic()
         self._lock = threading.Lock()
         self._looks: dict[Uid, _Look] = {}
+        #: Keys of erasures that have ended, which is for good.
+        self._ended: set[str] = set()
 
     def require_none(self, study: Uid) -> int:
         """The revision up to which manifests of the study were erased, all of them before somebody released it here; 0
         where it never was. Raises StudyErased where the study was erased and not released since: then that is on record
-        here, and the study is held; Transient, Permanent."""
+        here, and the study is held; Transient, also while it is still being erased; Permanent."""
         erasure = self._newest(study)
         if erasure is None:
             return 0
@@ -85,7 +87,22 @@ class ErasedStudies:
             )
         if held:
             raise StudyErased("the study was erased from the archive; its local files are kept")
+        self._require_ended(erasure)
         return erasure.through_revision
+
+    def _require_ended(self, erasure: Erasure) -> None:
+        """Whoever erases deletes all that is there of the study, what is archived anew among it. Raises Transient."""
+        if erasure.key in self._ended:
+            return
+        if not erasures.has_ended(self._store, erasure, self._clock.now()):
+            raise Transient(
+                "the study is just being erased from the archive; what is here of it waits until that has ended",
+                code="being-erased",
+                hint="where archive erase was broken off run it again, or wait for a day",
+            )
+        if len(self._ended) >= _REMEMBERED:
+            self._ended.clear()
+        self._ended.add(erasure.key)
 
     def step(self) -> bool:
         """Every so often: note what was erased since, of studies that were ever here, also where no file of them comes

@@ -31,7 +31,7 @@ from tests import schemas
 from tests.discs import export
 from tests.pieces import ARCHIVE_ID, Pieces, at
 from tests.synthetic import Made, Maker
-from tests.unit.erasing import BECAUSE, WHO, eraser
+from tests.unit.erasing import BECAUSE, WHO, MemoryEraser, eraser
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unit.test_holds import call
 from tests.unit.uploading import Handed
@@ -144,6 +144,111 @@ def test_a_release_archives_it_again_and_the_archive_has_it_again(pieces: Pieces
     more = drop(pieces, series=4)
     pieces.run(3)
     assert not any(one.path.exists() for one in more) and held(pieces) == []
+
+
+def held_again(pieces: Pieces) -> list[Made]:
+    """New slices of the study, held here; whoever holds them up has erased it, or is about to."""
+    later(pieces)
+    late = drop(pieces, series=2)
+    pieces.run(4)
+    assert held(pieces) == [ERASED] and here(late)
+    return late
+
+
+def test_a_release_while_it_is_being_erased_waits_for_its_end(pieces: Pieces) -> None:
+    """Whoever erases deletes all that is there: what was archived anew, and deleted here, would go with the rest."""
+    drop(pieces)
+    pieces.run()
+    late: list[Made] = []
+    passed = [0.0]
+
+    def sleep(_: float) -> None:
+        passed[0] += SETTLE_SECONDS
+        if not late:
+            late.extend(held_again(pieces))
+            assert pieces.queue.holds.release(STUDY, "the wrong study", BY) == 3
+            pieces.run(4)
+            assert here(late), "what is there is about to be deleted"
+            assert pieces.log.events("study-delayed")[-1]["code"] == "being-erased"
+
+    report = erase(pieces, settle_seconds=SETTLE_SECONDS, sleep=sleep, monotonic=lambda: passed[0])
+    assert report.is_complete and here(late) and of_study(pieces) == []
+    pieces.clock.advance(3600)
+    pieces.run(4)
+    assert pieces.left() == [] and {one.sha256 for one in late} <= pieces.archived()
+    assert look_up(pieces.memory, pieces.catalogue, STUDY).manifest.revision > report.erasure.through_revision
+
+
+def test_an_erasure_that_was_broken_off_has_ended_after_a_day(pieces: Pieces) -> None:
+    drop(pieces)
+    pieces.run()
+    record(pieces)
+    late = held_again(pieces)
+    pieces.queue.holds.release(STUDY, "the wrong study", BY)
+    pieces.clock.advance(erasures.MOST_SECONDS)
+    pieces.run(4)
+    assert here(late)
+    pieces.clock.advance(erasures.ABANDONED_SECONDS)
+    pieces.run(4)
+    assert pieces.left() == [] and {one.sha256 for one in late} <= pieces.archived()
+
+
+def test_an_erasure_of_which_something_is_left_has_not_ended(pieces: Pieces) -> None:
+    """It is run again, and then deletes what is there."""
+    drop(pieces)
+    pieces.run()
+    assert isinstance(pieces.catalogue, MemoryCatalogue)
+    pieces.catalogue.archive_id = ARCHIVE_ID
+    made = eraser(pieces.memory, pieces.catalogue, ARCHIVE_ID)
+    assert isinstance(made.objects, MemoryEraser)
+    made.objects.refuses[of_study(pieces)[0]] = "AccessDenied"
+    report = made.erase(STUDY, BECAUSE, WHO)
+    assert not report.is_complete and not erasures.has_ended(pieces.memory, report.erasure, pieces.clock.now())
+    again = erase(pieces)
+    assert again.is_complete and erasures.has_ended(pieces.memory, again.erasure, pieces.clock.now())
+
+
+@pytest.mark.parametrize("what", ["asleep", "another run"])
+def test_whoever_erases_stops_before_what_was_archived_anew(pieces: Pieces, what: str) -> None:
+    """As when the machine was closed over the weekend, in the midst of it; or somebody has run it once more, to its
+    end, and the study was released after that."""
+    drop(pieces)
+    pieces.run()
+    assert isinstance(pieces.catalogue, MemoryCatalogue)
+    pieces.catalogue.archive_id = ARCHIVE_ID
+    late: list[Made] = []
+
+    def sleep(_: float) -> None:
+        if late:
+            return
+        late.extend(held_again(pieces))
+        if what == "another run":
+            erase(pieces)
+            pieces.queue.holds.release(STUDY, "a new consent", BY)  # which is for the first of the two
+            later(pieces)
+            pieces.run(4)
+            assert here(late) and held(pieces) == [ERASED]
+        else:
+            pieces.clock.advance(erasures.ABANDONED_SECONDS)
+        pieces.queue.holds.release(STUDY, "a new consent", BY)
+        pieces.clock.advance(3600)
+        pieces.run(4)
+        assert pieces.left() == [] and {one.sha256 for one in late} <= pieces.archived()
+
+    first = eraser(
+        pieces.memory,
+        pieces.catalogue,
+        ARCHIVE_ID,
+        now=pieces.clock.now,
+        monotonic=pieces.clock.monotonic,
+        settle_seconds=1.0,
+        sleep=sleep,
+    )
+    with pytest.raises(DicomwatchdError) as stopped:
+        first.erase(STUDY, BECAUSE, WHO)
+    assert stopped.value.code == ("erasing-too-long" if what == "asleep" else "conflict")
+    assert {one.sha256 for one in late} <= pieces.archived()
+    assert pieces.catalogue.get(STUDY) is not None
 
 
 def test_a_release_is_for_the_erasure_that_was_looked_at(pieces: Pieces) -> None:

@@ -185,7 +185,9 @@ def test_what_root_has_put_there_is_the_daemon_s_to_read(
     monkeypatch.setenv("SUDO_USER", "alice")
     assert site.ctl(*ERASE).exit_code == 0
     owner = site.archive.stat()
-    assert given == dict.fromkeys([b"erased", STUDY.encode(), b"00000001.json"], (owner.st_uid, owner.st_gid))
+    assert given == dict.fromkeys(
+        [b"erased", STUDY.encode(), b"00000001.json", b"00000001.ended.json"], (owner.st_uid, owner.st_gid)
+    )
     assert site.json("archive", "erased")["erased"][0]["erased_by"] == {"uid": 1234, "login": "alice"}
 
 

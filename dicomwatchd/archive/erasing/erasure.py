@@ -3,7 +3,8 @@
 The order is what keeps other machines from harm. The record comes first: a daemon that sees it sends nothing more of
 the study, and deletes no local file of it. Then nothing is deleted for `SETTLE_SECONDS`: a daemon acts on a look for
 the record for 30 seconds at most (`pipeline.erased`), so whatever it still deletes by then is a local file whose object
-is there. What it still sends is deleted with the rest. Each step can be repeated; a run that was interrupted is
+is there. What it still sends is deleted with the rest. Last comes a word that it has ended: until then a daemon
+archives nothing of the study, whoever has released it there. Each step can be repeated; a run that was interrupted is
 finished by the next.
 """
 
@@ -17,7 +18,7 @@ from itertools import islice
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.erasing.port import Lock, ObjectEraser, RecordEraser, Refusal, StoredVersion, UnfinishedUpload
 from dicomwatchd.archive.layout import erasures
-from dicomwatchd.archive.layout.erasures import MARGIN_REVISIONS, Erasure
+from dicomwatchd.archive.layout.erasures import MARGIN_REVISIONS, MOST_SECONDS, Erasure
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import Conflict, Permanent, StudyNotFound
 from dicomwatchd.model import Uid
@@ -190,13 +191,15 @@ class Eraser:
         """
         found = self.survey(study)
         self.require_erasable(found)
+        until = self.monotonic() + MOST_SECONDS, self.now() + MOST_SECONDS
         erasure = self._on_record(found, because, who)
         self._wait()
+        self._require_newest(erasure, until)
         records = self.records.erase(study)
         deleted = aborted = 0
         refused: dict[tuple[str, str | None], Refusal] = {}
         for _ in range(_ROUNDS):
-            ended, gone = self._delete_once(study, deleted, found, refused)
+            ended, gone = self._delete_once(erasure, until, deleted, found, refused)
             aborted, deleted = aborted + ended, deleted + gone
             # A daemon that was on its way may have recorded it once more.
             records += self.records.erase(study)
@@ -205,6 +208,8 @@ class Eraser:
                 break
         self.objects.finish(keys.study_prefix(study))
         left = self.survey(study, with_locks=False)
+        if left.is_empty:
+            self.objects.adopt(erasures.put_end(self.store, erasure, timestamp(self.now())))
         return Report(erasure, found, deleted, aborted, records, len(refused), [*refused.values()][:NAMED], left)
 
     def _on_record(self, found: Survey, because: str, who: Who) -> Erasure:
@@ -231,17 +236,35 @@ class Eraser:
             self.waiting(left)
             self.sleep(min(1.0, left))
 
+    def _require_newest(self, erasure: Erasure, until: tuple[float, float]) -> None:
+        """That what is about to be deleted is no study that was archived again since: a daemon begins with that, once
+        somebody has released it, when the newest erasure has ended or is old. Raises Conflict, Permanent."""
+        if self.monotonic() > until[0] or self.now() > until[1]:
+            raise Permanent(
+                "erasing the study takes too long, or this machine was asleep; the rest of it is there",
+                code="erasing-too-long",
+                hint="run the command again",
+            )
+        if erasures.newest_number(self.store, erasure.study_uid) != erasure.number:
+            raise Conflict("somebody else has begun to erase this study")
+
     def _delete_once(
-        self, study: Uid, before: int, found: Survey, refused: dict[tuple[str, str | None], Refusal]
+        self,
+        erasure: Erasure,
+        until: tuple[float, float],
+        before: int,
+        found: Survey,
+        refused: dict[tuple[str, str | None], Refusal],
     ) -> tuple[int, int]:
         """(uploads ended, versions deleted) of one walk."""
-        prefix = keys.study_prefix(study)
+        prefix = keys.study_prefix(erasure.study_uid)
         aborted = deleted = 0
         unfinished: list[UnfinishedUpload] = list(self.objects.unfinished(prefix))
         for upload in unfinished:
             self.objects.abort(upload)
             aborted += 1
         for page in _pages(self.objects.versions(prefix)):
+            self._require_newest(erasure, until)
             refusals = self.objects.erase(page)
             refused |= {(one.key, one.version_id): one for one in refusals}
             deleted += len(page) - len(refusals)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from dicomwatchd.archive import keys
@@ -22,11 +24,17 @@ from dicomwatchd.errors import NoSuchObject, Permanent, StudyErased, Transient
 from dicomwatchd.model import Uid
 
 FORMAT = "dicomwatchd-erasure/1"
+END_FORMAT = "dicomwatchd-erasure-end/1"
 #: Of the reason that is on record.
 BECAUSE_CHARACTERS = 1000
 #: So many revisions above the highest that was there count as erased, too: what other sites were about to record. It
 #: is far below what `lineage` takes for a plausible gap.
 MARGIN_REVISIONS = 100
+
+#: Whoever erases deletes nothing any more after this time.
+MOST_SECONDS = 12 * 3600.0
+#: And so long after its beginning, by whatever clock, an erasure that has not said so has ended.
+ABANDONED_SECONDS = 2 * MOST_SECONDS
 
 _MOST_BYTES = 65536
 
@@ -163,6 +171,25 @@ def create(store: ObjectStore, erasure: Erasure) -> bool:
         raise Transient(
             "the store does not hold the erasure's record that was just sent", code="manifest-lost"
         ) from error
+
+
+def put_end(store: ObjectStore, erasure: Erasure, ended_at: str) -> str:
+    """Say that nothing is deleted by this erasure any more, and nothing of the study was left. Returns the key. Raises
+    Transient, Permanent."""
+    key = keys.erasure_end(erasure.study_uid, erasure.number)
+    said = {"study_uid": str(erasure.study_uid), "number": erasure.number, "ended_at": ended_at}
+    store.put(key, Buffer.of((json.dumps({"format": END_FORMAT, **said}, sort_keys=True) + "\n").encode("ascii")))
+    return key
+
+
+def has_ended(store: ObjectStore, erasure: Erasure, now: float) -> bool:
+    """Whether nothing is deleted by this erasure any more: by its own word, or since it is so old that it was broken
+    off, or was written before there was such a word. Until then what is archived anew may be deleted with the rest.
+    Raises Transient, Permanent."""
+    with suppress(ValueError):  # nobody has checked that it is a time
+        if now - datetime.fromisoformat(erasure.erased_at).timestamp() > ABANDONED_SECONDS:
+            return True
+    return store.head(keys.erasure_end(erasure.study_uid, erasure.number)) is not None
 
 
 def _read(store: ObjectStore, key: str) -> bytes:
