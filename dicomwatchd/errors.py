@@ -5,7 +5,7 @@ failure that only they tell apart has no class, but a kind and a ``code`` of its
 
 Every message of these classes may be logged: it never holds a path of an inbox, a patient attribute or a
 foreign exception's text. A path that the person at the terminal needs travels in ``path`` and is printed
-by the command line tool only.
+by the command line tool only; so does the reason of an erasure, in ``because``.
 """
 
 from __future__ import annotations
@@ -209,11 +209,23 @@ class StudyNotFound(Permanent):
 
 
 class StudyErased(StudyNotFound):
-    """The study was erased from the archive on purpose, and nothing may bring it back by itself. The reason that was
-    given for it is text that nobody has checked: it may be in the hint of one that a person at a terminal sees, and
-    never in one that the daemon raises."""
+    """The study was erased from the archive on purpose, and nothing may bring it back by itself. ``because`` is the
+    reason that was given for it, where it is known: text that nobody has checked, for a person at a terminal and for
+    whoever calls the Python API, and in no message, hint, log or HTTP answer."""
 
     code = "study-erased"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        hint: str | None = None,
+        path: str | None = None,
+        because: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code, hint=hint, path=path)
+        self.because = because
 
 
 # -- manifests --------------------------------------------------------------------------------------------------------

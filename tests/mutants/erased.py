@@ -144,5 +144,19 @@ ERASED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "Listed(study, revisions, tuple(strangers))",
             _VERIFICATION,
         ),
+        (
+            "its reason is in no log",
+            "archive/layout/erasures.py",
+            '{self.erased_at}", because=self.because\n',
+            '{self.erased_at}", hint=self.because, because=self.because\n',
+            ("tests/unit/test_erasing.py", "tests/unit/test_series_sent.py", "tests/unit/test_page_sends.py"),
+        ),
+        (
+            "when it was is a time",
+            "archive/layout/erasures.py",
+            "    if not _TIME.fullmatch(checked.text(value)):\n",
+            "    if not checked.text(value):\n",
+            _ARCHIVE,
+        ),
     )
 )

@@ -28,6 +28,7 @@ from dicomwatchd.config.archive import SqliteSettings
 from dicomwatchd.errors import CredentialsRefused, Permanent, StudyErased, StudyNotFound, Transient
 from dicomwatchd.fetch import look_up
 from dicomwatchd.model import Uid
+from dicomwatchd.telemetry.fields import error_fields
 from tests.pieces import FakeClock
 from tests.synthetic import Maker
 from tests.unit.erasing import BECAUSE, WHO, MemoryEraser, erased, eraser
@@ -509,12 +510,22 @@ def test_the_record_is_read_as_it_was_written(memory: Site2) -> None:
         {"because": 7},
         {"erased_by": None},
         {"archive_id": None},
+        {"erased_at": "CANARY"},
+        {"erased_at": "2026-01-31T12:00:00.000Z\n"},
+        {"erased_at": ""},
+        {"erased_at": "1" * 41},
     ],
 )
 def test_what_is_no_record_is_refused(change: dict[str, Any]) -> None:
     record = Erasure(ID, STUDY, 3, "2026-01-31T12:00:00.000Z", "because", 0, "root", 107)
     with pytest.raises(BadErasure):
         Erasure.from_bytes(json.dumps({**json.loads(record.to_bytes()), **change}).encode())
+
+
+def test_the_reason_is_in_no_log() -> None:
+    error = Erasure(ID, STUDY, 1, "2026-01-31T12:00:00.000Z", "CANARY", 0, "root", 107).error()
+    assert error.because == "CANARY"
+    assert error.hint is None and "CANARY" not in str(error) and "CANARY" not in str(error_fields(error))
 
 
 def test_a_record_that_cannot_be_read_still_speaks_for_itself(memory: Site2) -> None:

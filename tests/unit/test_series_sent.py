@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dicomwatchd.series import objects
 from dicomwatchd.series import sent as module
 from dicomwatchd.series.reader import SeriesReader
 from dicomwatchd.series.sent import Allowance, SentSeries
+from dicomwatchd.telemetry.journal import Journal, JsonLines
 from tests.pieces import Pieces
 from tests.synthetic import Made, Maker
 from tests.unit.memory_archive import MemoryStore
@@ -190,9 +192,13 @@ def test_nothing_is_written_of_a_study_that_was_erased(tmp_path: Path) -> None:
     made = Maker().ct_series(pieces.inbox, slices=2, rows=32, columns=32)
     pieces.run()
     study = Uid(made[0].study_uid)
-    erasures.create(pieces.store, Erasure("a", study, 1, "2027-01-01T00:00:00.000Z", "asked for", 0, "root", 101))
+    erasures.create(pieces.store, Erasure("a", study, 1, "2027-01-01T00:00:00.000Z", "CANARY", 0, "root", 101))
     work(pieces)
     assert written(pieces) == []
+    stream = StringIO()
+    for event, message, fields in pieces.log.entries:
+        Journal(JsonLines(stream), strict=True).info(event, message, **fields)
+    assert '"study-erased"' in stream.getvalue() and "CANARY" not in stream.getvalue()
 
 
 def looking(made: list[Made], series: SentSeries, times: int = 1) -> None:

@@ -91,7 +91,7 @@ def test_an_erasure_that_was_interrupted(site: Site, tmp_path: Path, command: st
     assert result.exit_code == 1 and "was erased from the archive" in result.stderr
     assert "canary" not in result.output.lower()
     if command == "verify":
-        assert "archive erase" in result.stderr
+        assert "archive erase" in result.stderr and "the reason given: request 17/2026\ufffd[2J" in result.stderr
 
 
 def test_who_may_not_list_erasures_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +116,7 @@ def test_a_script_is_told(erased: Site) -> None:
             with pytest.raises(StudyErased) as refused:
                 ask(STUDY)
             assert refused.value.code == "study-erased" and AT in refused.value.message
+            assert refused.value.because == BECAUSE and BECAUSE not in str(refused.value)
         with pytest.raises(StudyNotFound) as unknown:
             archive.study("1.2.3")
         assert unknown.value.code == "study-not-found"

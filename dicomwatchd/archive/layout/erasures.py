@@ -9,6 +9,7 @@ too late.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ MOST_SECONDS = 12 * 3600.0
 ABANDONED_SECONDS = 2 * MOST_SECONDS
 
 _MOST_BYTES = 65536
+_TIME = re.compile(r"[0-9T:.+Z-]{1,40}")
 
 
 class BadErasure(Permanent):
@@ -90,7 +92,7 @@ class Erasure:
                 checked.text(raw["archive_id"]),
                 Uid(checked.text(raw["study_uid"])),
                 checked.number(raw["number"], 1, keys.HIGHEST_ERASURE),
-                checked.text(raw["erased_at"]),
+                _time(raw["erased_at"]),
                 checked.text(raw["because"]),
                 checked.number(by["uid"], 0, 2**32),
                 checked.text(by["login"]),
@@ -101,11 +103,17 @@ class Erasure:
         return found
 
     def error(self) -> StudyErased:
-        """For whoever asks for the study at a terminal: the reason is no matter for a log."""
+        """For whoever asks for the study, and for a log: the reason is in ``because`` alone, which no log looks at."""
         return StudyErased(
-            f"study {self.study_uid} was erased from the archive at {self.erased_at}",
-            hint=f"the reason given: {self.because}",
+            f"study {self.study_uid} was erased from the archive at {self.erased_at}", because=self.because
         )
+
+
+def _time(value: object) -> str:
+    """As text, which goes into messages: it has the characters of a time and no others."""
+    if not _TIME.fullmatch(checked.text(value)):
+        raise ValueError("no time")
+    return str(value)
 
 
 def floor_of(erasure: Erasure | None) -> int:

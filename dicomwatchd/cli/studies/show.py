@@ -62,7 +62,7 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     if trouble is not None:
         note(f"the archive does not answer: {trouble.message}")
     if found is None and erasure is not None:
-        note(str(erasure.error()))
+        note(f"{erasure.error().message} (the reason given: {erasure.because})")
     code = exits.NO if amiss or is_erased or isinstance(trouble, Permanent) else exits.OK
     if as_json:
         archived = found and {**_document(found), **amiss.document()}

@@ -97,7 +97,7 @@ def _with_what_is_left(erased: StudyErased, archive: Archive, study: Uid) -> Stu
     there = output.count(left, "object or record is", "objects and records are")
     return StudyErased(
         f"{erased.message}, but {there} in the archive: run dicomwatchctl archive erase {study} again",
-        hint=erased.hint,
+        because=erased.because,
     )
 
 

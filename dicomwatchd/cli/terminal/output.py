@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from dicomwatchd.cli.terminal import working
-from dicomwatchd.errors import ConfigError, DicomwatchdError
+from dicomwatchd.errors import ConfigError, DicomwatchdError, StudyErased
 from dicomwatchd.plain_text import clean as clean
 from dicomwatchd.plain_text import count as count
 from dicomwatchd.plain_text import size as size
@@ -76,6 +76,8 @@ def problem(error: DicomwatchdError) -> None:
             click.echo(clean(f"{place}: {reason}{named}" if place else reason), err=True)
     else:
         note(f"{where}{error.message}")
+    if isinstance(error, StudyErased) and error.because:
+        click.echo(clean(f"the reason given: {error.because}"), err=True)
     if error.hint:
         click.echo(clean(error.hint), err=True)
 
