@@ -110,12 +110,15 @@ def redirect_foreign_logging(journal: Journal, level: Level) -> Callable[[], Non
         warnings.simplefilter("ignore", category)  # for developers; off in Python's own defaults too
 
     def crashed(error: BaseException | None, thread: str | None) -> None:
-        journal.error(
-            "crash",
-            "unexpected error; its text is withheld",
-            thread=thread if thread and thread.isascii() and thread.replace("-", "").isidentifier() else None,
-            **(error_fields(error) if error is not None else {}),
-        )
+        try:
+            journal.error(
+                "crash",
+                "unexpected error; its text is withheld",
+                thread=thread if thread and thread.isascii() and thread.replace("-", "").isidentifier() else None,
+                **(error_fields(error) if error is not None else {}),
+            )
+        except BaseException:  # noqa: BLE001  where a hook fails, Python prints what crashed, with its text
+            return
 
     def main_crash(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
         crashed(error, "main")

@@ -26,6 +26,7 @@ from tests.mutants.held import HELD
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.limits import LIMITS
 from tests.mutants.lineage import LINEAGE
+from tests.mutants.logged import LOGGED
 from tests.mutants.metrics import METRICS
 from tests.mutants.pacing import PACING
 from tests.mutants.page import PAGE
@@ -1473,6 +1474,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in UPLOADS),
     *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
+    *(Mutation(*row) for row in LOGGED),
     *(Mutation(*row) for row in METRICS),
     *(Mutation(*row) for row in COMMITMENT),
     *(Mutation(*row) for row in DRILL),

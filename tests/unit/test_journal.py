@@ -572,6 +572,40 @@ def test_crashes_end_in_the_journal_without_their_words(
     assert CANARY not in sink.text() + "".join(capfd.readouterr())
 
 
+@pytest.mark.parametrize("fault", [MemoryError, RecursionError, KeyboardInterrupt])
+def test_a_crash_that_cannot_be_logged_is_not_printed_either(
+    fault: type[BaseException],
+    redirect: Callable[[Level], None],
+    sink: Kept,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Python prints the text of what crashed where a hook for it fails."""
+    asked: list[str] = []
+
+    def failing(entry: Entry) -> None:
+        asked.append(entry.event)
+        raise fault
+
+    monkeypatch.setattr(sink, "write", failing)
+    redirect("INFO")
+    sys.excepthook(ValueError, ValueError(CANARY), None)
+
+    def work() -> None:
+        raise FileNotFoundError(2, "gone", CANARY_PATH)
+
+    thread = threading.Thread(target=work, name="worker-3")
+    thread.start()
+    thread.join()
+
+    class Dropped:
+        def __del__(self) -> None:
+            raise ValueError(CANARY)
+
+    Dropped()
+    assert asked == ["crash"] * 3 and "".join(capfd.readouterr()) == ""
+
+
 def test_the_redirection_can_be_undone(journal: Journal) -> None:
     before = (
         logging.getLogger().handlers[:],
