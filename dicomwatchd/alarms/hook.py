@@ -28,8 +28,8 @@ _GRACE_SECONDS = 5.0
 _NO_ANSWER = "it, or the file system that it is on, does not answer"
 _MOST_LINKS = 40
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-#: Of its own, below those of the service that it shares.
-_LIMITS = ((resource.RLIMIT_AS, 1 << 30), (resource.RLIMIT_CPU, 60), (resource.RLIMIT_CORE, 0))
+#: Of its own, below those of the service that it shares. See LimitCORE= of the unit for why that is 1.
+_LIMITS = ((resource.RLIMIT_AS, 1 << 30), (resource.RLIMIT_CPU, 60), (resource.RLIMIT_CORE, 1))
 
 
 class Why(StrEnum):

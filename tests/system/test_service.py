@@ -282,7 +282,7 @@ def test_the_sandbox_lets_the_daemon_work_and_nothing_else(probed: SystemdLab) -
         "raw socket": "Address family not supported by protocol",
         "new namespace": "Operation not permitted",
         "capabilities": ["0000000010000000"],
-        "core": 0,
+        "core": 1,
     }
 
 

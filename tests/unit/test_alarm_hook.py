@@ -296,6 +296,13 @@ def test_what_belongs_to_others_is_not_run(tmp_path: Path) -> None:
     run([str(via)])
 
 
+def test_it_has_no_memory_dump(tmp_path: Path) -> None:
+    """See the units' LimitCORE=: 0 would be none to a file alone."""
+    out = tmp_path / "out"
+    run([str(script(tmp_path, f"sleep 0.3; grep '^Max core' /proc/self/limits >{out}"))])
+    assert out.read_text().split()[4:6] == ["1", "1"]
+
+
 def test_it_cannot_take_the_daemons_memory(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run([str(script(tmp_path, f"sleep 0.3; {{ ulimit -v; cat /proc/self/oom_score_adj; }} >{out}"))])

@@ -68,6 +68,11 @@ def test_the_daemon_s_configuration_is_valid_and_reaches_the_others(compose: dic
     assert ip_address(daemon["networks"]["default"]["ipv4_address"]) in ip_network(subnet)
 
 
+def test_the_daemon_has_no_memory_dump(compose: dict[str, Any]) -> None:
+    """See the units' LimitCORE=: 0 would be none to a file alone."""
+    assert [compose["services"][name]["ulimits"] for name in ("init", "daemon")] == [{"core": 1}] * 2
+
+
 def test_the_keys_of_the_store_and_of_the_daemon_are_the_same() -> None:
     keys = ConfigParser()
     keys.read(COMPOSE / "aws.credentials.example")
