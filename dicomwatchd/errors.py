@@ -79,7 +79,8 @@ class Misconfigured(Fatal):
 
 class ConfigError(Misconfigured):
     """The configuration is bad; ``problems`` holds every problem at once, ``(place in the file, reason)``. ``paths``
-    are the paths that stand at such places: for whoever asks at a terminal, never for a log."""
+    are the paths that stand at such places, and the keys there that may be one: for whoever asks at a terminal, never
+    for a log."""
 
     def __init__(
         self,

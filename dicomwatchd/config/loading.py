@@ -13,7 +13,7 @@ from dicomwatchd import resolved_paths
 from dicomwatchd.config import alarms, destinations, metrics, receivers, web
 from dicomwatchd.config.archive import CatalogueSettings, StoreSettings
 from dicomwatchd.config.basics import PATTERNS, Model
-from dicomwatchd.config.text import SOCKET_NAME, STATE_DATABASE, plain_path, problem, read_file
+from dicomwatchd.config.text import SOCKET_NAME, STATE_DATABASE, as_written, plain_path, problem, read_file
 from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.resolved_paths import ResolvedPath
@@ -50,8 +50,9 @@ def parse(data: Any, *, source: str | None = None, folders: bool = False, silent
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        problems[:0] = [problem(item, data, PATTERNS, _every_key()) for item in error.errors()]
-        raise ConfigError(problems, source=source, paths=named) from error
+        errors = error.errors()
+        problems[:0] = [problem(item, data, PATTERNS, _every_key()) for item in errors]
+        raise ConfigError(problems, source=source, paths={**named, **as_written(errors, data)}) from error
     if problems:
         raise ConfigError(problems, source=source, paths=named)
     return config

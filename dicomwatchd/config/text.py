@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,11 @@ STATE_DIRECTORY = Path("/var/lib/dicomwatchd")
 SOCKET_NAME = "control.sock"
 #: As `queue.database.schema` calls it.
 STATE_DATABASE = "state.db"
+
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_A_KEY = "a key"
+#: Of pydantic's errors, those that are about a key.
+_ENDS_IN_KEY = ("missing", "extra_forbidden")
 
 
 def named_socket(data: Any) -> Path | None:
@@ -55,13 +60,16 @@ def read_yaml(text: str, *, source: str | None = None) -> Any:
     """Plain data from YAML text. Raises ConfigError, also for a key that is given twice: YAML would take the last one
     and drop an inbox without a word."""
     loader = yaml.SafeLoader("")
+    written: list[tuple[str, str]] = []
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        problems = [
-            (f"line {key.start_mark.line + 1}", f"has the key {key.value} a second time")
-            for key in _repeated_keys(node)
-        ]
+        problems = []
+        for key in _repeated_keys(node):
+            where, name = f"line {key.start_mark.line + 1}", _named(key.value)
+            problems.append((where, f"has {name if name == _A_KEY else f'the key {name}'} a second time"))
+            if name == _A_KEY:
+                written.append((where, key.value))
         if not problems:
             return loader.construct_document(node) if node is not None else None
     except RecursionError as error:
@@ -75,7 +83,7 @@ def read_yaml(text: str, *, source: str | None = None) -> Any:
         raise ConfigError([("", "is not valid YAML")], source=source) from error
     finally:
         loader.dispose()
-    raise ConfigError(problems, source=source)
+    raise ConfigError(problems, source=source, paths=_joined(written))
 
 
 def _not_yaml(text: str, error: yaml.YAMLError) -> str:
@@ -98,7 +106,7 @@ def problem(
     """One of pydantic's errors: where in ``data`` it is, and our words for it (``patterns``: those for a regular
     expression that did not match; ``known``: every key that there is, for who has mistyped one)."""
     kind, context = item["type"], item.get("ctx", {})
-    where = _where(item["loc"], data, ends_in_key=kind in ("missing", "extra_forbidden"))
+    where = _where(item["loc"], data, ends_in_key=kind in _ENDS_IN_KEY)
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         where += ".kind"
     text = "must be text; put it in quotes"
@@ -132,12 +140,35 @@ def problem(
     return where, reasons.get(kind, item["msg"])
 
 
+def as_written(items: Iterable[Any], data: dict[Any, Any]) -> dict[str, str]:
+    """Where in ``data`` pydantic's errors are, by the places that `problem` names; only those that leave a key out."""
+    places = [
+        [_where(item["loc"], data, ends_in_key=item["type"] in _ENDS_IN_KEY, named=named) for named in (_named, str)]
+        for item in items
+    ]
+    return _joined((where, whole) for where, whole in places if where != whole)
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for where, text in pairs:
+        found[where] = f"{found[where]}, {text}" if where in found else text
+    return found
+
+
+def _named(key: object) -> str:
+    """For what may be logged: a key that nobody knows may be a path, or a name, where somebody forgot ``path:``."""
+    return str(key) if _PLAIN_KEY.fullmatch(str(key)) else _A_KEY
+
+
 def _meant(key: object, known: Collection[str]) -> str:
     close = get_close_matches(str(key), known, 1, 0.75)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _where(location: tuple[str | int, ...], data: Any, *, ends_in_key: bool) -> str:
+def _where(
+    location: tuple[str | int, ...], data: Any, *, ends_in_key: bool, named: Callable[[object], str] = _named
+) -> str:
     """The path in the file. pydantic's has the names of unions' members in it, which ``data`` has not."""
     where, current = "", data
     for index, part in enumerate(location):
@@ -147,7 +178,7 @@ def _where(location: tuple[str | int, ...], data: Any, *, ends_in_key: bool) -> 
         elif isinstance(current, dict):
             known = part in current
             if known or (ends_in_key and index == len(location) - 1):
-                where += f".{part}" if where else str(part)
+                where += f".{named(part)}" if where else named(part)
                 current = current[part] if known else None
     return where
 

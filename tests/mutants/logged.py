@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_CONFIG = ("tests/unit/test_config.py",)
 _JOURNAL = ("tests/unit/test_journal.py",)
 
 LOGGED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
@@ -13,6 +14,13 @@ LOGGED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "        except BaseException:  # noqa: BLE001  where a hook",
             "        except OSError:  # noqa: BLE001  where a hook",
             _JOURNAL,
+        ),
+        (
+            "a key that may be a path",
+            "config/text.py",
+            "    return str(key) if _PLAIN_KEY.fullmatch(str(key)) else _A_KEY\n",
+            "    return str(key)\n",
+            _CONFIG,
         ),
     )
 )

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicomwatchd.cli.terminal import output
 from dicomwatchd.config import loading
 from dicomwatchd.config.inboxes import DeleteAfter
 from dicomwatchd.config.text import STATE_DATABASE, read_yaml
@@ -17,6 +18,7 @@ from dicomwatchd.config.whole import Config
 from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.queue.database.schema import DATABASE
+from dicomwatchd.telemetry.fields import error_fields
 
 ARCHIVE: dict[str, Any] = {
     "store": {"kind": "directory", "path": "/srv/archive"},
@@ -114,7 +116,7 @@ ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
     ({"archive": ARCHIVE, "inboxes": {"name": "ct1"}}, ("inboxes", "must be a list")),
     ({"archive": ARCHIVE, "inboxes": ["/srv/dicom"]}, ("inboxes[0]", "must be a mapping")),
     ({"archive": ARCHIVE, "colour": 1}, ("colour", "is not a known key")),
-    ({"archive": ARCHIVE, 7: 1}, ("7", "is not a known key")),
+    ({"archive": ARCHIVE, 7: 1}, ("a key", "is not a known key")),
     (
         {"archive": ARCHIVE, "scan_intervall_seconds": 1},
         ("scan_intervall_seconds", "is not a known key; did you mean scan_interval_seconds?"),
@@ -455,6 +457,36 @@ def test_a_file_that_cannot_be_read_as_intended(text: str, problem: tuple[str, s
     assert problem in caught.value.problems
     assert caught.value.path == str(path)
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "written"),
+    [
+        (
+            "inboxes:\n- name: a\n  /srv/Doe Canary/in: x",
+            ("inboxes[0].a key", "is not a known key"),
+            "inboxes[0]./srv/Doe Canary/in",
+        ),
+        ("/srv/Doe Canary/in: x", ("a key", "is not a known key"), "/srv/Doe Canary/in"),
+        ("Canary.Doe: x", ("a key", "is not a known key"), "Canary.Doe"),
+        (f"{'Canary' * 11}: x", ("a key", "is not a known key"), "Canary" * 11),
+        ("/srv/Canary: 1\n/srv/Canary: 2", ("line 2", "has a key a second time"), "/srv/Canary"),
+        ("{/srv/Canary: 1, /srv/Canary: 2, b c: 1, b c: 2}", ("line 1", "has a key a second time"), "/srv/Canary, b c"),
+    ],
+)
+def test_a_key_that_may_be_a_path_or_a_name(
+    text: str, problem: tuple[str, str], written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody forgot "path:". The message is logged, and `lines` is, where it is a service that starts."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        loading.load(path)
+    error = caught.value
+    assert problem in error.problems
+    assert "Canary" not in str(error_fields(error)) + str(error) + error.lines("dicomwatchd", path.name)
+    output.problem(error)
+    assert f"{problem[0]}: {problem[1]} ({written})\n" in capsys.readouterr().err, "a person sees which one it is"
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
