@@ -179,6 +179,7 @@ ALARMS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             ("no variables", "                env=_ENVIRONMENT,\n", ""),
             ("its memory", "    for which, most in _LIMITS:\n", "    for which, most in ():\n"),
+            ("its memory dump, to a program", "(resource.RLIMIT_CORE, 1)", "(resource.RLIMIT_CORE, 0)"),
             (
                 "first to go",
                 '    with suppress(OSError):\n        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")\n',
