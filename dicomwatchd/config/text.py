@@ -20,6 +20,8 @@ SOCKET_NAME = "control.sock"
 STATE_DATABASE = "state.db"
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+#: As those of `bandwidth`, which are days and times, rightly written or not.
+_TIMES_KEY = re.compile(r"[A-Za-z0-9:, -]{1,64}")
 _A_KEY = "a key"
 #: Of pydantic's errors, those that are about a key.
 _ENDS_IN_KEY = ("missing", "extra_forbidden")
@@ -178,7 +180,8 @@ def _where(
         elif isinstance(current, dict):
             known = part in current
             if known or (ends_in_key and index == len(location) - 1):
-                where += f".{named(part)}" if where else named(part)
+                name = str(part) if where == "bandwidth" and _TIMES_KEY.fullmatch(str(part)) else named(part)
+                where += f".{name}" if where else name
                 current = current[part] if known else None
     return where
 
