@@ -150,7 +150,7 @@ def test_nothing_is_left_and_nothing_else_goes(site: Site, place: Place) -> None
     assert report.is_complete and report.refused == 0 and report.records == found.records
     assert site.records.entries(STUDY) == 0 and site.catalogue.get(STUDY) is None
     assert site.keys(keys.study_prefix(STUDY)) == []
-    assert site.keys(keys.ERASED) == [keys.erasure(STUDY, 1)]
+    assert site.keys(keys.ERASED) == [keys.erasure_end(STUDY, 1), keys.erasure(STUDY, 1)]
     assert erasures.newest(site.store, STUDY) == report.erasure
     with pytest.raises(StudyErased):
         look_up(site.store, site.catalogue, STUDY)
