@@ -136,6 +136,7 @@ class Parts:
             clock=around.clock,
             log=around.log,
             left_staged=self.sources.left_staged,
+            is_scanned=self.sources.is_scanned,
             heartbeat=around.heartbeat,
             cancelled=around.cancelled,
             sent=around.on_sent,

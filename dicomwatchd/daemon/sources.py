@@ -57,6 +57,9 @@ class Sources:
         if intake := self._intake_of(source_id):
             intake.recover_soon()
 
+    def is_scanned(self, source_id: int) -> bool:
+        return self._intake_of(source_id) is not None
+
     def _intake_of(self, source_id: int) -> InboxIntake | None:
         return self.intakes.get(source_id) or self._uploads().intake_of(source_id)
 

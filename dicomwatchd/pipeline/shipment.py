@@ -83,8 +83,10 @@ class Context:
     rescan: Callable[[int, bytes], None]
     clock: Clock
     log: Log
-    #: A file that was staged in this source could not be put back: to be recovered soon.
+    #: A file that was staged in this source could not be put back, or may be in it: to be recovered soon.
     left_staged: Callable[[int], None] = lambda _: None
+    #: Whether somebody looks after this source: it is an inbox of the configuration, or an upload under way.
+    is_scanned: Callable[[int], bool] = lambda _: True
     #: A sign of life of the thread that calls it, in the midst of long work.
     heartbeat: Callable[[], None] = lambda: None
     #: The same, and whether the work is to be left.

@@ -47,7 +47,7 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
     the study then."""
     shipment = Shipment(claim, run, StageClock(context.clock), context.clock.now(), retries=claim.attempts, early=early)
     shipment.stages.add("upload", early.seconds)
-    _conclude_the_last_one(claim, context)
+    away = _conclude_the_last_one(claim, context)
     try:
         context.erased.require_none(claim.study_uid)
         recorded = _archive(shipment, context)
@@ -68,6 +68,8 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
             "stages": {name: {"seconds": round(s, 3)} for name, s in shipment.stages.seconds().items()},
         },
     )
+    for source_id in away:
+        context.left_staged(source_id)  # not before: what is open under a claim is its shipment's
     if recorded.manifest.revision:
         context.finished(recorded.manifest)
     return shipment
@@ -102,15 +104,29 @@ def _tell_of_what_was_sent(shipment: Shipment, context: Context) -> None:
         )
 
 
-def _conclude_the_last_one(claim: Claim, context: Context) -> None:
+def _conclude_the_last_one(claim: Claim, context: Context) -> set[int]:
     """How the deletions of an earlier shipment ended may not have got on record, if the state could not be written:
-    the disk still tells. Nobody else is at these files, since nobody else has the claim."""
-    if pending := context.deletions.pending(claim.study_uid):
-        left = recover.conclude_these(context.deletions, pending, context.inboxes, context.sources())
-        if left:
-            raise InboxNotResponding("an inbox does not answer")
-        for one in pending:
+    the disk still tells. Nobody else is at these files, since nobody else has the claim. Returns the ids of the sources
+    where some stay open that are not waited for: those that are away, until they are back, and those that nobody looks
+    after any more."""
+    pending = context.deletions.pending(claim.study_uid)
+    if not pending:
+        return set()
+    left = recover.conclude_these(context.deletions, pending, context.inboxes, context.sources())
+    still_open = {one.file_id for one in left.all}
+    for one in pending:
+        if one.file_id not in still_open:
             context.rescan(one.source_id, one.dir)
+    if left.silent:
+        raise InboxNotResponding("an inbox does not answer")
+    if any(context.is_scanned(one.source_id) for one in left.unread):
+        # Not at their names, nor at what comes under them, would the intake look while they are open.
+        raise Transient(
+            "an inbox cannot be read at the moment, and nobody can tell how deletions in it ended",
+            code="inbox-unreadable",
+            hint="see to the folder's permissions and its disk; the study is tried again by itself",
+        )
+    return {one.source_id for one in left.all}
 
 
 # -- upload ---------------------------------------------------------------------------------------------------------

@@ -1558,8 +1558,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "an inbox that is away ends nothing",
                 "pipeline/deletion/staging/recover.py",
-                "        if place is None:\n            continue\n",
-                "",
+                "        except _Away:\n            left.away.extend(these)\n            continue\n",
+                "        except _Away:\n            place = _Found(0, 0, {}, {})\n",
             ),
             (
                 "closed once",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 TESTS = ("tests/unit/test_same_place.py",)
 RACES = ("tests/unit/test_deletion_races.py",)
+LEFT_OPEN = ("tests/unit/test_deletions_left_open.py",)
 LISTINGS = ("tests/unit/test_listings_attacked.py",)
 _CHECKPOINTS = "audit/checkpoints.py"
 _IDENTITY, _STAGES = "archive/identity.py", "pipeline/stages.py"
@@ -159,6 +160,55 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "    return found in _SHARED or found in _OF_CLUSTERS\n",
         "    return found in _SHARED\n",
         RACES,
+    ),
+    (
+        "left open: in a folder that cannot be read",
+        "pipeline/deletion/staging/recover.py",
+        "            left.unread.extend(these)\n",
+        "",
+        LEFT_OPEN,
+    ),
+    (
+        "left open: it waits",
+        _STAGES,
+        "    if any(context.is_scanned(one.source_id) for one in left.unread):\n",
+        "    if False:\n",
+        LEFT_OPEN,
+    ),
+    (
+        "left open: with a pause",
+        _STAGES,
+        "    if left.silent:\n",
+        "    if left.silent or left.unread:\n",
+        LEFT_OPEN,
+    ),
+    (
+        "left open: not for what nobody scans",
+        _STAGES,
+        "    if any(context.is_scanned(one.source_id) for one in left.unread):\n",
+        "    if left.unread:\n",
+        LEFT_OPEN,
+    ),
+    (
+        "left open: not for what is gone",
+        "pipeline/deletion/staging/recover.py",
+        "    if error.errno in _NOT_THERE:\n",
+        "    if False:\n",
+        LEFT_OPEN,
+    ),
+    (
+        "left open: until the inbox is back",
+        _STAGES,
+        "        context.left_staged(source_id)  # not before",
+        "        pass  # not before",
+        LEFT_OPEN,
+    ),
+    (
+        "left open: the others are looked at",
+        _STAGES,
+        "        if one.file_id not in still_open:\n",
+        "        if not still_open:\n",
+        LEFT_OPEN,
     ),
     ("same place: the record of deletions", "audit/sealing.py", "        self._require_archive()\n", "", TESTS),
     (

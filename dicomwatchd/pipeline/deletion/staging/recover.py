@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
@@ -29,6 +29,8 @@ from dicomwatchd.queue.rows import Source, identity_of
 SEARCH_SECONDS = 10.0
 #: Of what fails in one search, so many are told.
 MOST_TOLD = 20
+#: A folder is not there any more, which may be for good; of what else fails with one it is to be hoped that it passes.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,20 @@ class Recovered:
     def is_through(self) -> bool:
         """Nothing is staged there any more."""
         return self.root is not None and self.is_searched and not self.left and not self.owned
+
+
+@dataclass(frozen=True, slots=True)
+class StillOpen:
+    """Deletions of which nobody can tell yet how they ended: ``silent`` are those of inboxes that do not answer,
+    ``unread`` those whose folder cannot be looked at now, ``away`` those whose inbox is not there."""
+
+    silent: list[PendingDeletion] = field(default_factory=list)
+    unread: list[PendingDeletion] = field(default_factory=list)
+    away: list[PendingDeletion] = field(default_factory=list)
+
+    @property
+    def all(self) -> list[PendingDeletion]:
+        return [*self.silent, *self.unread, *self.away]
 
 
 def bring_back(
@@ -101,7 +117,7 @@ def conclude(
     that cannot be opened, or do not answer, are returned: they wait for their inbox."""
     pending = deletions.pending()
     left = conclude_these(deletions, [one for one in pending if one.source_id not in unavailable], inboxes, sources)
-    return [*left, *(one for one in pending if one.source_id in unavailable)]
+    return [*left.all, *(one for one in pending if one.source_id in unavailable)]
 
 
 def recover_inbox(
@@ -133,11 +149,11 @@ def conclude_these(
     pending: Iterable[PendingDeletion],
     inboxes: Inboxes | None = None,
     sources: Mapping[int, Source] = MappingProxyType({}),
-) -> list[PendingDeletion]:
-    """Write down how these ended; ``sources`` are those that are known, by their ids. Those whose folder cannot be
-    looked at stay open; of them, those of inboxes that do not answer are returned: nobody can tell yet."""
+) -> StillOpen:
+    """Write down how these ended; ``sources`` are those that are known, by their ids. Returns those of which nobody can
+    tell."""
     inboxes = inboxes or AlwaysAnswering()
-    left: list[PendingDeletion] = []
+    left = StillOpen()
     by_folder: dict[tuple[Source, bytes], list[PendingDeletion]] = {}
     for one in pending:
         by_folder.setdefault((sources.get(one.source_id, one.source), one.dir), []).append(one)
@@ -145,9 +161,13 @@ def conclude_these(
         try:
             place = inboxes.call(source.source_id, partial(_scan, source, parent, inboxes.beat))
         except InboxNotResponding:
-            left += these
+            left.silent.extend(these)
+            continue
+        except _Away:
+            left.away.extend(these)
             continue
         if place is None:
+            left.unread.extend(these)
             continue
         known_root = deletions.known_root(source.source_id)
         for one in these:
@@ -170,11 +190,16 @@ class _Found:
     staged: dict[int, FileIdentity]
 
 
+class _Away(Exception):
+    """The folder is not there any more."""
+
+
 def _scan(source: Source, parent: bytes, heartbeat: Callable[[], None]) -> _Found | None:
-    """None where it cannot be looked at."""
+    """None where it cannot be looked at now. Raises _Away."""
     try:
         root_fd = source.open()
-    except OSError:
+    except OSError as error:
+        _unless_away(error)
         return None
     try:
         staged: dict[int, FileIdentity] = {}
@@ -184,10 +209,16 @@ def _scan(source: Source, parent: bytes, heartbeat: Callable[[], None]) -> _Foun
             staged |= _files(root_fd, parent + b"/" + private, heartbeat)
         here = _files(root_fd, parent, heartbeat)
         return _Found(os.fstat(root_fd).st_ino, _device(root_fd, parent), here, staged)
-    except OSError:
+    except OSError as error:
+        _unless_away(error)
         return None
     finally:
         os.close(root_fd)
+
+
+def _unless_away(error: OSError) -> None:
+    if error.errno in _NOT_THERE:
+        raise _Away from error
 
 
 def _private_in(root_fd: int, parent: bytes) -> list[bytes]:
