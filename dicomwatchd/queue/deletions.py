@@ -65,14 +65,21 @@ class Deletions:
         *,
         code: str | None = None,
         reason: str | None = None,
-    ) -> None:
+    ) -> int:
         """These files are archived and stay where they are, for good or until ``due_at``; ``code`` and ``reason`` where
-        that is not by the rule of their inbox alone."""
+        that is not by the rule of their inbox alone. Returns how many: one that has changed meanwhile, or whose study
+        is to be archived again (see `Holds.release`), is none of them."""
+        kept: list[LocalFile] = []
+        becomes = (FileState.KEPT, due_at, code, reason)
         with write_under(self._database, claim) as db:
-            db.executemany(
-                "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
-                [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
-            )
+            for file in files:
+                changed = db.execute(
+                    "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ?"
+                    " WHERE file_id = ? AND identity = ? AND state = ?",
+                    (*becomes, file.file_id, identity_text(file.identity), FileState.STORED),
+                ).rowcount
+                if changed:
+                    kept.append(file)
             if code == HELD and _hold(db, claim.study_uid) is None:
                 # Released after it was asked whether the study is held: nobody would release these once more.
                 db.execute(
@@ -80,9 +87,10 @@ class Deletions:
                     f" AND code = '{HELD}'",
                     (claim.study_uid,),
                 )
-            _forget_dues(db, files)
+            _forget_dues(db, kept)
             if code not in (OWN_OBJECT, DAMAGED):
-                _uploads_verified(db, files)
+                _uploads_verified(db, kept)
+        return len(kept)
 
     def due_before(self, file: LocalFile) -> float | None:
         """When this content was to go that stood under this name before its row was lost, by a remount or because its
@@ -192,7 +200,8 @@ class Deletions:
         untouched: Sequence[LocalFile],
     ) -> None:
         """How authorised deletions ended. Needs no claim: what has happened has happened. Restored files are
-        forgotten, to be taken up as what they now are; untouched ones wait for their next shipment."""
+        forgotten, to be taken up as what they now are; untouched ones wait for their next shipment, which sends them
+        once more if they were released meanwhile (see `Holds.release`)."""
         now = self._clock.now()
         bodies: list[dict[str, Any]] = [{"kind": "deleted", "file": f.file_id, "sha256": f.sha256} for f in deleted]
         bodies += [{"kind": "restored", "file": f.file_id, "sha256": f.sha256, "why": why} for f, why in restored]
@@ -206,8 +215,12 @@ class Deletions:
                 [(f.file_id,) for f in (*deleted, *(file for file, _ in restored))],
             )
             db.executemany(
-                "UPDATE files SET state = ?, identity = ? WHERE file_id = ?",
-                [(FileState.STORED, identity_text(f.identity), f.file_id) for f in untouched],
+                "UPDATE files SET state = CASE WHEN receipt IS NULL THEN ? ELSE ? END, identity = ?"
+                " WHERE file_id = ? AND state = ?",
+                [
+                    (FileState.READY, FileState.STORED, identity_text(f.identity), f.file_id, FileState.DELETING)
+                    for f in untouched
+                ],
             )
             _forget_dues(db, deleted)
 
@@ -310,9 +323,8 @@ def upload_deleted(db: Transaction, source_id: int, directory: bytes, name: byte
 def _uploads_verified(db: Transaction, files: Iterable[LocalFile]) -> None:
     """Of uploads: these files are archived and stay. Of another source's files nothing is noted."""
     db.executemany(
-        "UPDATE upload_results SET outcome = 'verified' WHERE source_id = ? AND dir = ? AND name = ?"
-        " AND EXISTS (SELECT 1 FROM files WHERE file_id = ?)",
-        [(f.source_id, f.dir, f.name, f.file_id) for f in files],
+        "UPDATE upload_results SET outcome = 'verified' WHERE source_id = ? AND dir = ? AND name = ?",
+        [(f.source_id, f.dir, f.name) for f in files],
     )
 
 

@@ -248,6 +248,8 @@ def _archive_again(db: Transaction, study_uid: Uid, now: float) -> int:
         " WHERE study_uid = ? AND (state = ? OR (state = ? AND code IS NOT ?))",
         (FileState.READY, study_uid, FileState.STORED, FileState.KEPT, OWN_OBJECT),
     )
+    # One whose deletion is under way, if it stays after all.
+    db.execute("UPDATE files SET receipt = NULL WHERE study_uid = ? AND state = ?", (study_uid, FileState.DELETING))
     waiting = db.execute(
         "SELECT source_id, COUNT(*) AS files FROM files WHERE study_uid = ? AND state = ? GROUP BY source_id",
         (study_uid, FileState.READY),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 _DAEMON = ("tests/unit/test_erased_studies.py",)
 _ARCHIVE = ("tests/unit/test_erasing.py",)
+_CLAIMS = ("tests/unit/test_queue_claims.py",)
 _STORE = ("tests/unit/test_erasing_s3.py",)
 _VERIFICATION = ("tests/unit/test_fixity_erased.py",)
 
@@ -31,6 +32,41 @@ ERASED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "        context.erased.require_none(claim.study_uid)\n        context.shipments",
             "        context.shipments",
             _DAEMON,
+        ),
+        (
+            "what is kept still counts as sent",
+            "queue/deletions.py",
+            ' WHERE file_id = ? AND identity = ? AND state = ?",\n                    (*becomes',
+            " WHERE file_id = ? AND identity = ? AND state <> ? || '.'\",\n                    (*becomes",
+            _DAEMON,
+        ),
+        (
+            "a release in the midst of a deletion",
+            "queue/holds.py",
+            "SET receipt = NULL WHERE study_uid = ? AND state = ?",
+            "SET receipt = NULL WHERE study_uid = ? AND state = ? AND 0",
+            _DAEMON,
+        ),
+        (
+            "what stays of a deletion after a release",
+            "queue/deletions.py",
+            "CASE WHEN receipt IS NULL THEN ? ELSE ? END",
+            "CASE WHEN 0 THEN ? ELSE ? END",
+            _DAEMON,
+        ),
+        (
+            "only what was kept counts",
+            "queue/deletions.py",
+            "                if changed:\n                    kept.append(file)\n",
+            "                kept.append(file)\n",
+            _CLAIMS,
+        ),
+        (
+            "what is kept is what was sent",
+            "queue/deletions.py",
+            ' WHERE file_id = ? AND identity = ? AND state = ?",\n                    (*becomes',
+            " WHERE file_id = ? AND ? <> '' AND state = ?\",\n                    (*becomes",
+            _CLAIMS,
         ),
         (
             "a look grows old",

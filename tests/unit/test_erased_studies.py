@@ -22,9 +22,12 @@ from dicomwatchd.cli.studies.same_medium import with_the_same_dicomdir
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, StudyErased
 from dicomwatchd.fetch import look_up
 from dicomwatchd.model import StudyState, Uid
+from dicomwatchd.pipeline.deletion.batch import DeletionBatch, Result
+from dicomwatchd.pipeline.deletion.proof import LeaseRefused
 from dicomwatchd.pipeline.erased import LOOK_SECONDS, NOTING_SECONDS, ErasedStudies
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.holds import ERASED
+from dicomwatchd.queue.rows import LocalFile
 from dicomwatchd.rights import Asker
 from dicomwatchd.upload_text import sentences
 from tests import schemas
@@ -300,6 +303,45 @@ def test_files_that_are_kept_for_good_are_archived_again_once_it_is_released(tmp
     pieces.run(3)
     assert {one.sha256 for one in made + late} == pieces.archived() and here(made + late)
     pieces.close()
+
+
+def released_meanwhile(pieces: Pieces) -> None:
+    """Erased elsewhere, noted by another thread here, and released, in a moment of a shipment's."""
+    record(pieces)
+    later(pieces)
+    with pytest.raises(StudyErased):
+        pieces.context.erased.require_none(STUDY)
+    pieces.queue.holds.release(STUDY, "a new consent", BY)
+
+
+def test_what_is_released_right_before_it_is_kept_is_archived_again(tmp_path: Path) -> None:
+    """Kept it would count as archived, and what was archived of it is what was erased."""
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False))
+    made = drop(pieces)
+    pieces.settle()
+    with at(pieces.queue.deletions, "keep", lambda: released_meanwhile(pieces)):
+        pieces.ship()
+    assert set(pieces.states().values()) == {"ready"} and state(pieces) == StudyState.ARRIVING
+    erase(pieces)
+    pieces.run()
+    assert set(pieces.states().values()) == {"kept"} and pieces.archived() == {one.sha256 for one in made}
+    pieces.close()
+
+
+def test_what_is_released_in_the_midst_of_its_deletion_is_archived_again(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And stays where it is, for want of a lease."""
+    drop(pieces)
+    pieces.settle()
+
+    def refused(batch: DeletionBatch) -> list[tuple[LocalFile, Result]]:
+        released_meanwhile(pieces)
+        return [(one, LeaseRefused()) for one, _ in batch.items]
+
+    monkeypatch.setattr(DeletionBatch, "delete", refused)
+    pieces.ship()
+    assert set(pieces.states().values()) == {"ready"} and state(pieces) == StudyState.ARRIVING
 
 
 def test_another_site_respects_it_and_a_release_here_is_none_there(pieces: Pieces, tmp_path: Path) -> None:

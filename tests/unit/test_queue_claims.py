@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,20 @@ def test_a_file_that_was_replaced_while_it_was_purged_is_not_kept_in_the_new_one
     bench.add("IM1")  # other bytes under the same name
     bench.queue.deletions.keep(claim, files, None)
     assert [row[0] for row in bench.rows("SELECT state FROM files")] == [FileState.READY]
+
+
+def test_only_what_still_counts_as_sent_is_kept(bench: Bench) -> None:
+    """Nor does an upload call verified, and deletable, what is to be sent once more."""
+    upload = bench.queue.uploads.begin("upload-1", b"/u1", Root(1, 2, ""), delete=False, asker=Asker(1000, 1000))
+    bench.source = upload.source
+    claim = bench.claimed("IM1", "IM2", "IM3")
+    doubted, remounted, file = bench.record(claim)
+    bench.queue.shipments.doubt(claim, {doubted: "a key"})
+    other = replace(remounted, identity=replace(remounted.identity, inode=remounted.identity.inode + 1))
+    assert bench.queue.deletions.keep(claim, [doubted, other, file], None) == 1
+    assert [row[0] for row in bench.rows("SELECT state FROM files ORDER BY file_id")] == ["ready", "stored", "kept"]
+    outcomes = bench.rows("SELECT outcome FROM upload_results ORDER BY name")
+    assert [row[0] for row in outcomes] == ["seen", "seen", "verified"]
 
 
 def test_the_number_of_a_source_is_never_given_again(bench: Bench) -> None:

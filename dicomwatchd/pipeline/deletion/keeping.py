@@ -60,8 +60,7 @@ def keep_what_stays(
         _keep_exchanged(elsewhere, shipment, context)
         to_delete = [file for file in to_delete if file.source_id not in exchanged]
     for due_at, kept in to_keep.items():
-        context.deletions.keep(shipment.claim, kept, due_at)
-        shipment.kept_files += len(kept)
+        shipment.kept_files += context.deletions.keep(shipment.claim, kept, due_at)
     return to_delete
 
 
@@ -184,5 +183,4 @@ def _keep(
     due_at: float | None = None,
 ) -> None:
     """For good, or until ``due_at``, as far as this shipment can tell, and for a reason that is told of each file."""
-    context.deletions.keep(shipment.claim, files, due_at, code=code, reason=reason)
-    shipment.kept_files += len(files)
+    shipment.kept_files += context.deletions.keep(shipment.claim, files, due_at, code=code, reason=reason)
