@@ -107,7 +107,8 @@ def _inboxes(config: Config, silent: Mapping[str, float]) -> Iterator[Finding]:
 
 
 def _of_inbox(config: Config, box: Inbox) -> list[Finding]:
-    return [*_disk(config, box.name, box.path), *_inbox(box)]
+    in_memory = (Finding(*found) for found in receivers.in_memory(config, box))
+    return [*_disk(config, box.name, box.path), *_inbox(box), *in_memory]
 
 
 def _command_for_alarms(config: Config) -> Iterator[Finding]:

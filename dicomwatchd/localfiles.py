@@ -61,6 +61,7 @@ _OF_CLUSTERS = frozenset(
         0xA501FCF5,  # VxFS
     }
 )
+_IN_MEMORY = frozenset({0x01021994, 0x858458F6})  # tmpfs, ramfs
 #: Where the owner of a file is not what the file system keeps but what it is mounted with, or another machine's.
 _OWNERS_NOT_KEPT = _SHARED | {
     0x4D44,  # FAT
@@ -317,6 +318,11 @@ def is_on_a_share(fd: int) -> bool:
     """Whether the file system of an open file is another machine's, or another program's."""
     found = _file_system(fd)
     return found in _SHARED or found in _OF_CLUSTERS
+
+
+def is_in_memory(fd: int) -> bool:
+    """Whether nothing of the file system of an open file outlives a power cut."""
+    return _file_system(fd) in _IN_MEMORY
 
 
 def _file_system(fd: int) -> int:

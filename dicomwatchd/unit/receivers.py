@@ -10,13 +10,15 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from dicomwatchd import certificates
+from dicomwatchd.config.inboxes import Inbox
 from dicomwatchd.config.receivers import Receiver
 from dicomwatchd.config.whole import Config
+from dicomwatchd.localfiles import is_in_memory, open_root
 from dicomwatchd.unit.keyfiles import everybody_may_read
 
 NOBODY = "nobody listens at {}: run systemctl enable --now dicomwatchd-receiver, and see its journal"
 
-
+IN_MEMORY = "its inbox {} is in memory (tmpfs): what it has answered Success for is lost in a power cut until archived"
 _NOT_OURS = "is not there, or not for this user to write to: install -d -o dicomwatchd-receiver -g dicomwatchd -m 2770"
 
 
@@ -82,6 +84,22 @@ def findings(config: Config, now: float) -> Iterator[tuple[str, str, str]]:
         if receiver.commitment is not None and not os.access(receiver.commitment.folder, os.R_OK | os.W_OK | os.X_OK):
             yield f"{subject}: commitment", "bad", f"its folder {receiver.commitment.folder} {_NOT_OURS}"
         yield from _certificates(receiver, now)
+
+
+def in_memory(config: Config, inbox: Inbox) -> Iterator[tuple[str, str, str]]:
+    """As `findings`, of the receivers that put objects into this inbox, whose folder is asked: it may not answer. They
+    take such a folder, for somebody may want it."""
+    try:
+        fd = open_root(os.fsencode(inbox.path))
+    except OSError:
+        return  # told of the inbox
+    try:
+        if not is_in_memory(fd):
+            return
+    finally:
+        os.close(fd)
+    for receiver in by_inbox(config).get(inbox.name, ()):
+        yield f"receiver {receiver.name}", "bad", IN_MEMORY.format(inbox.name)
 
 
 def _certificates(receiver: Receiver, now: float) -> Iterator[tuple[str, str, str]]:

@@ -62,5 +62,20 @@ RECEIVER: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
         )
     ),
+    (
+        "receiver: an inbox in memory is told of",
+        "doctor.py",
+        ", *_inbox(box), *in_memory]",
+        ", *_inbox(box)]",
+        CONFIG,
+    ),
+    ("receiver: ramfs is memory, too", "localfiles.py", "0x01021994, 0x858458F6", "0x01021994", CONFIG),
+    (
+        "receiver: a disk is no memory",
+        "unit/receivers.py",
+        "        if not is_in_memory(fd):\n            return\n",
+        "        pass\n",
+        CONFIG,
+    ),
     ("receiver: storage commitment is no storage", "receiver/association.py", '"Storage Commitment", ', "", UNIT),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dicomwatchd import doctor, localfiles
 from dicomwatchd.config import loading
 from dicomwatchd.config.whole import Config
 from dicomwatchd.errors import ConfigError
@@ -140,6 +142,42 @@ def test_who_listens_is_what_the_kernel_says() -> None:
             assert connection.getsockname()[1] not in {port for _, port in found}
     left = receivers.listening()
     assert left is not None and not ours & left
+
+
+@pytest.mark.parametrize(
+    ("file_system", "is_told"),
+    [(0x01021994, True), (0x858458F6, True), (0xEF53, False), (0, False)],
+    ids=["tmpfs", "ramfs", "ext4", "unknown"],
+)
+def test_the_doctor_says_that_an_inbox_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_system: int, is_told: bool
+) -> None:
+    """What was answered with Success there is gone after a power cut. Of an inbox without a receiver nobody said so."""
+    monkeypatch.setattr(localfiles, "_file_system", lambda fd: file_system)
+    settings = loading.parse(
+        {
+            "inboxes": [{"name": name, "path": str(tmp_path / name)} for name in ("ct1", "mr1")],
+            "archive": ARCHIVE,
+            "receivers": [{"name": "ct", "ae_title": "ARCHIVE", "inbox": "ct1"}],
+        }
+    )
+    for box in settings.inboxes:
+        assert list(receivers.in_memory(settings, box)) == [], "it cannot be opened, which is told of it"
+        box.path.mkdir()
+    found = [one for one in doctor._inboxes(settings, {}) if "memory" in one.detail]
+    assert [(one.subject, one.outcome) for one in found] == ([("receiver ct", "bad")] if is_told else [])
+
+
+def test_what_memory_is_is_what_the_kernel_says() -> None:
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text("utf-8").splitlines()]
+    places = {
+        kind: folder for _, folder, kind, *_ in mounts if kind in ("tmpfs", "proc") and os.access(folder, os.R_OK)
+    }
+    for kind, folder in places.items():
+        fd = localfiles.open_root(folder)
+        assert localfiles.is_in_memory(fd) == (kind == "tmpfs")
+        os.close(fd)
+    assert "proc" in places
 
 
 def test_the_doctor_says_that_everybody_may_read_a_key(tmp_path: Path) -> None:
