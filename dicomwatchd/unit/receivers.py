@@ -18,7 +18,9 @@ from dicomwatchd.unit.keyfiles import everybody_may_read
 
 NOBODY = "nobody listens at {}: run systemctl enable --now dicomwatchd-receiver, and see its journal"
 
-IN_MEMORY = "its inbox {} is in memory (tmpfs): what it has answered Success for is lost in a power cut until archived"
+IN_MEMORY = (
+    "its inbox {} is in memory (tmpfs): until it is archived, what was answered with Success is lost in a power cut"
+)
 _NOT_OURS = "is not there, or not for this user to write to: install -d -o dicomwatchd-receiver -g dicomwatchd -m 2770"
 
 
@@ -99,7 +101,7 @@ def in_memory(config: Config, inbox: Inbox) -> Iterator[tuple[str, str, str]]:
     finally:
         os.close(fd)
     for receiver in by_inbox(config).get(inbox.name, ()):
-        yield f"receiver {receiver.name}", "bad", IN_MEMORY.format(inbox.name)
+        yield f"receiver {receiver.name}", "note", IN_MEMORY.format(inbox.name)
 
 
 def _certificates(receiver: Receiver, now: float) -> Iterator[tuple[str, str, str]]:

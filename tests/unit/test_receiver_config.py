@@ -165,7 +165,7 @@ def test_the_doctor_says_that_an_inbox_is_in_memory(
         assert list(receivers.in_memory(settings, box)) == [], "it cannot be opened, which is told of it"
         box.path.mkdir()
     found = [one for one in doctor._inboxes(settings, {}) if "memory" in one.detail]
-    assert [(one.subject, one.outcome) for one in found] == ([("receiver ct", "bad")] if is_told else [])
+    assert [(one.subject, one.outcome) for one in found] == ([("receiver ct", "note")] if is_told else [])
 
 
 def test_what_memory_is_is_what_the_kernel_says() -> None:
