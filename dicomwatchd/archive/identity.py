@@ -56,19 +56,22 @@ def read_identity(store: ObjectStore) -> ArchiveIdentity | None:
     return identity
 
 
-def require_identity(store: ObjectStore, archive_id: str) -> None:
+def require_identity(store: ObjectStore, archive_id: str, *, refusal_tells: bool = True) -> None:
     """That the store is still this archive, asked now. Another place may come to stand under the same address while a
     daemon runs: a share that is unmounted, a bucket that was made anew, a gateway without its disks, keys of another
     account. It takes and shows objects as the archive would, and nobody finds them once the archive is back.
 
     Raises NotThere where it holds no identity that can be read, or another's; Transient. In cold storage nobody reads
-    it; a place that has just come to be has nothing there.
+    it; a place that has just come to be has nothing there. ``refusal_tells``: a store that refuses to show it counts as
+    another place; it may be the archive without its key, too.
     """
     try:
         held = read_identity(store)
     except ColdObject:
         return
     except (ArchiveRefused, Permanent) as error:  # neither ends the daemon nor parks a study: it may be back soon
+        if isinstance(error, Permanent) and not refusal_tells:
+            return
         raise _not_there(store) from error
     if held is None or held.archive_id != archive_id:
         raise _not_there(store)

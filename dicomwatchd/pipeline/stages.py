@@ -53,7 +53,7 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
         recorded = _archive(shipment, context)
     except Permanent:
         # It parks the study, and nothing moves it after that: no other place shall have said so.
-        require_identity(context.archive.store, context.archive.archive_id)
+        require_identity(context.archive.store, context.archive.archive_id, refusal_tells=False)
         raise
     context.shipments.finish(
         claim,

@@ -30,8 +30,15 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "same place: it parks no study",
         _STAGES,
-        "        require_identity(context.archive.store, context.archive.archive_id)\n",
+        "        require_identity(context.archive.store, context.archive.archive_id, refusal_tells=False)\n",
         "",
+        TESTS,
+    ),
+    (
+        "same place: where nothing may be read that is what parks it",
+        _STAGES,
+        "context.archive.archive_id, refusal_tells=False)",
+        "context.archive.archive_id)",
         TESTS,
     ),
     (

@@ -381,6 +381,15 @@ def test_no_head_of_another_place_says_that_the_chain_was_cut(pieces: Pieces, is
     assert pieces.parts.checkpoints.covered == pieces.queue.audit.head().sequence
 
 
+def test_where_nothing_may_be_read_a_study_is_parked_for_that(pieces: Pieces) -> None:
+    """As where the archive's key is gone: it is no other place, and a person is to be told what is amiss."""
+    exported(pieces)
+    pieces.memory.fault = RequestRefused("the key is gone")
+    pieces.run(4)
+    [(_, code)] = [(one["study_uid"], one["code"]) for one in pieces.queue.reports.parked(10)]
+    assert code == RequestRefused.code
+
+
 def test_a_refusal_parks_no_study() -> None:
     with pytest.raises(NotThere):
         require_identity(MemoryStore(signed=IDENTITY.to_bytes(), fault=RequestRefused("refused")), ARCHIVE_ID)
