@@ -216,16 +216,8 @@ class StudyErased(StudyNotFound):
 
     code = "study-erased"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str | None = None,
-        hint: str | None = None,
-        path: str | None = None,
-        because: str | None = None,
-    ) -> None:
-        super().__init__(message, code=code, hint=hint, path=path)
+    def __init__(self, message: str, *, because: str | None = None) -> None:
+        super().__init__(message)
         self.because = because
 
 
