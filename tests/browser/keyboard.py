@@ -42,6 +42,7 @@ class Keyboard:
     def reach(self, wanted: Locator) -> None:
         """By Tab alone. Whatever is passed on the way has a focus that is seen. Raises AssertionError."""
         wanted.wait_for()
+        self._page.wait_for_load_state()  # what is there without its stylesheet yet has the browser's own outline
         for _ in range(_MOST_STEPS):
             if wanted.evaluate("one => one === document.activeElement"):
                 return
