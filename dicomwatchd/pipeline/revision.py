@@ -49,7 +49,16 @@ _OF_THE_RECORD = frozenset(
 _LEAST_INSTANCE_BYTES = 400
 
 
-def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest | None:
+@dataclass(frozen=True, slots=True)
+class Next:
+    """``instead_of``: the SHA-256 of the manifest that the catalogue has to name until then, because others in the
+    store were passed over, of which one may be another daemon's that is about to be recorded; None where none was."""
+
+    manifest: Manifest
+    instead_of: str | None = None
+
+
+def next_manifest(shipment: Shipment, context: Context, above: int) -> Next | None:
     """The manifest that lists all of this shipment, in the store by now, its revision greater than ``above``; None if
     that revision was taken meanwhile.
 
@@ -62,14 +71,16 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     found, above = traced.lineage, max(above, traced.lost)
     if not found.holds:
         _tell(found, shipment, context)
+    instead_of = None
     try:
-        return _made_from(found, shipment, context, above)
+        made = _made_from(found, shipment, context, above)
     except ManifestTooLarge:
         vouched = found.vouched
         if vouched is None or vouched is found.whole:
             raise
         # Somebody has left no room for it. What nobody vouches for stays what it is, and readers are told of it.
-        return _made_from(found.of_vouched(vouched), shipment, context, above)
+        made, instead_of = _made_from(found.of_vouched(vouched), shipment, context, above), vouched.sha256
+    return Next(made, instead_of) if made is not None else None
 
 
 def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int) -> Manifest | None:

@@ -213,16 +213,17 @@ def record(shipment: Shipment, context: Context) -> Recorded:
     for _ in range(MAX_CONFLICTS):
         context.erased.require_none(claim.study_uid)
         asked_at = context.clock.now()
-        manifest = next_manifest(shipment, context, above)
-        if manifest is None:
+        made = next_manifest(shipment, context, above)
+        if made is None:
             continue
+        manifest = made.manifest
         # Asked after its objects were verified and its manifest was stored: all of that was here then.
         require_identity(archive.store, archive.archive_id)
         if not manifest.revision:
             context.shipments.recorded(claim, 0)
             return Recorded(manifest, 0, asked_at)
         try:
-            archive.catalogue.put(manifest.record())
+            archive.catalogue.put(manifest.record(), instead_of=made.instead_of)
         except RevisionConflict:
             above = revision_nobody_can_read(manifest, context)
             continue

@@ -294,6 +294,31 @@ def test_an_older_or_another_revision_is_a_conflict(catalogue: Catalogue, revisi
     assert found(catalogue, Query(patient_id="X")) == []
 
 
+@pytest.mark.parametrize("there", [None, 1, 2], ids=["none", "an older one", "the one meant"])
+def test_a_revision_that_passes_others_over_is_recorded_in_the_place_of_one_alone(
+    catalogue: Catalogue, there: int | None
+) -> None:
+    """It is newer than what is there, and all the same a conflict where that is another than it was made from."""
+    uid = "1.2.840.1"
+    if there is not None:
+        catalogue.put(study(uid, there, of=(series(uid, 1),)))
+    newer = study(uid, 4, of=(series(uid, 1), series(uid, 2)))
+    before = catalogue.get(newer.study_uid)
+    if there == 2:
+        for _ in range(2):  # as where the answer was lost
+            catalogue.put(newer, instead_of=study(uid, 2).manifest_sha256)
+        assert catalogue.get(newer.study_uid) == newer
+        with pytest.raises(RevisionConflict):
+            catalogue.put(study(uid, 5), instead_of=study(uid, 2).manifest_sha256)
+        assert catalogue.get(newer.study_uid) == newer
+    else:
+        with pytest.raises(RevisionConflict):
+            catalogue.put(newer, instead_of=study(uid, 2).manifest_sha256)
+        assert catalogue.get(newer.study_uid) == before
+    with pytest.raises(RevisionConflict):
+        catalogue.put(study(uid, 1, sha="b"), instead_of=study(uid, there or 2).manifest_sha256)
+
+
 def test_revisions_are_numbers_and_not_text(catalogue: Catalogue) -> None:
     uid = "1.2.840.1"
     for revision in (9, 10, 99_999_999):

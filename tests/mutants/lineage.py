@@ -45,6 +45,29 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         ("tests/unit/test_forged_while_archiving.py::test_a_manifest_that_leaves_no_room_for_the_next",),
     ),
     *(
+        (f"lineage, no room for two: {name}", file, old, new, ("tests/unit/test_no_room_for_two.py",))
+        for name, file, old, new in (
+            ("what was gone on from is named", REVISION, ", above), vouched.sha256", ", above), None"),
+            ("the catalogue is told", "pipeline/stages.py", ", instead_of=made.instead_of", ""),
+            (
+                "the catalogue looks",
+                "archive/catalogues/sqlite/catalogue.py",
+                "            if instead_of is not None and there != ours",
+                "            if False and there != ours",
+            ),
+        )
+    ),
+    (
+        "lineage, no room for two: the table",
+        "archive/catalogues/dynamodb/catalogue.py",
+        "        if instead_of is not None:\n            older",
+        "        if False:\n            older",
+        (
+            "tests/conformance/test_catalogue.py::"
+            "test_a_revision_that_passes_others_over_is_recorded_in_the_place_of_one_alone",
+        ),
+    ),
+    *(
         (f"lineage, withheld: {name}", file, old, "", WITHHELD)
         for name, file, old in (
             ("what is found again", "archive/repair/salvage.py", "    store = without_withheld(store)\n"),

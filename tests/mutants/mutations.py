@@ -343,8 +343,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _stage(
         "what was recorded is dated before it is read",
-        "        asked_at = context.clock.now()\n        manifest = next_manifest(shipment, context, above)\n",
-        "        manifest = next_manifest(shipment, context, above)\n        asked_at = context.clock.now()\n",
+        "        asked_at = context.clock.now()\n        made = next_manifest(shipment, context, above)\n",
+        "        made = next_manifest(shipment, context, above)\n        asked_at = context.clock.now()\n",
         CURRENT,
     ),
     _stage(

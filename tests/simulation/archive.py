@@ -405,22 +405,26 @@ class SimulatedCatalogue:
         self._trouble("catalogue-get")
         return self.records.get(study_uid)
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         self._fate.at("catalogue.put")
         self._trouble("catalogue-put")
         if self._fate.strikes("catalogue-forgets", self._fate.plan.damage_rate):
             return
-        self.record(record)
+        self.record(record, instead_of)
         self._fate.at("catalogue.put.done")
         self._trouble("catalogue-answer-lost")
 
-    def record(self, record: StudyRecord) -> None:
+    def record(self, record: StudyRecord, instead_of: str | None = None) -> None:
         present = self.records.get(record.study_uid)
         if present is not None and (
             present.revision > record.revision
             or (present.revision == record.revision and present.manifest_sha256 != record.manifest_sha256)
         ):
             raise RevisionConflict("a newer revision is recorded")
+        if instead_of is not None and (
+            present is None or present.manifest_sha256 not in (instead_of, record.manifest_sha256)
+        ):
+            raise RevisionConflict("another revision was gone on from")
         self.records[record.study_uid] = record
 
     def _trouble(self, what: str) -> None:

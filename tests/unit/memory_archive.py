@@ -27,7 +27,7 @@ from dicomwatchd.archive.stores.port import (
     StoredObject,
     Transition,
 )
-from dicomwatchd.errors import ColdObject, DicomwatchdError, NoSuchObject
+from dicomwatchd.errors import ColdObject, DicomwatchdError, NoSuchObject, RevisionConflict
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity
 from dicomwatchd.study_signs import SeriesSigns
@@ -237,8 +237,14 @@ class MemoryCatalogue:
         self._fail()
         return self.records.get(study_uid)
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         self._fail()
+        there = self.records.get(record.study_uid)
+        if there is None or (there.revision, there.manifest_sha256) != (record.revision, record.manifest_sha256):
+            if there is not None and there.revision >= record.revision:
+                raise RevisionConflict("another revision is recorded")
+            if instead_of is not None and (there is None or there.manifest_sha256 != instead_of):
+                raise RevisionConflict("another revision was gone on from")
         self.records[record.study_uid] = record
 
     def search(self, query: Query) -> Iterator[StudyRecord]:

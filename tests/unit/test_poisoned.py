@@ -69,9 +69,9 @@ class Store(MemoryStore):
 class Catalogue(MemoryCatalogue):
     poisoned: Poisoned
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         self.poisoned.meets("catalogue", record.study_uid, CATALOGUE)
-        super().put(record)
+        super().put(record, instead_of=instead_of)
 
 
 class World:

@@ -218,9 +218,9 @@ class ForgetfulCatalogue(MemoryCatalogue):
 
     returns: str = "nothing"
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         if self.returns == "the truth":
-            super().put(record)
+            super().put(record, instead_of=instead_of)
 
     def get(self, study_uid: Uid) -> StudyRecord | None:
         return super().get(study_uid)

@@ -158,9 +158,9 @@ def test_another_manifest_of_the_same_revision_is_a_problem_and_no_agreement(cat
 class Racing(SqliteCatalogue):
     """Between the rebuild's read and its write, a daemon records revision 2."""
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         super().put(replace(record, revision=record.revision + 1, manifest_sha256="d" * 64))
-        super().put(record)
+        super().put(record, instead_of=instead_of)
 
 
 def test_a_revision_that_a_daemon_records_meanwhile_stays(catalogue: SqliteCatalogue, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_revision_that_a_daemon_records_meanwhile_stays(catalogue: SqliteCatal
 
 
 class Refusing(SqliteCatalogue):
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         raise Permanent("the catalogue refuses it")
 
 

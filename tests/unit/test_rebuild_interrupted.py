@@ -46,7 +46,7 @@ class Catalogue(MemoryCatalogue):
         self.gets.append(study_uid)
         return super().get(study_uid)
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         self._fail()
         with self._lock:
             there = self.records.get(record.study_uid)
@@ -205,9 +205,9 @@ class KilledStore(MemoryStore):
 class KilledCatalogue(Catalogue):
     fuse: Callable[[], None] = staticmethod(lambda: None)
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         self.fuse()
-        super().put(record)
+        super().put(record, instead_of=instead_of)
         self.fuse()
 
 
@@ -367,10 +367,10 @@ def test_a_throttling_store_is_asked_again_after_growing_pauses() -> None:
 
 def test_a_throttling_catalogue_is_asked_again() -> None:
     class Refusing(Catalogue):
-        def put(self, record: StudyRecord) -> None:
+        def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
             if len(self.gets) % 3:
                 raise Throttled("ProvisionedThroughputExceededException", endpoint="dynamodb")
-            super().put(record)
+            super().put(record, instead_of=instead_of)
 
     found = studies(5)
     catalogue = Refusing()
@@ -456,7 +456,7 @@ def test_an_entry_that_the_catalogue_does_not_take_is_not_counted_as_searchable(
     complete."""
 
     class Refusing(Catalogue):
-        def put(self, record: StudyRecord) -> None:
+        def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
             raise Permanent("the catalogue refuses it")
 
     [study] = studies(1)

@@ -14,7 +14,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.identity import ArchiveIdentity, require_identity
 from dicomwatchd.archive.layout.audit_checkpoints import AuditCheckpoint
 from dicomwatchd.archive.layout.erasures import Erasure
-from dicomwatchd.archive.layout.manifest import Manifest, empty
+from dicomwatchd.archive.layout.manifest import empty
 from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import Capabilities
 from dicomwatchd.audit import checkpoints
@@ -24,6 +24,7 @@ from dicomwatchd.errors import NotThere, OutOfReach, RequestRefused, StoreUnreli
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.erased import LOOK_SECONDS, NOTING_SECONDS
+from dicomwatchd.pipeline.revision import Next
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling, Shipment
 from tests.pieces import ARCHIVE_ID, IDENTITY, Pieces, at
 from tests.simulation.tiny import instance
@@ -245,9 +246,9 @@ def test_another_place_is_not_said_to_be_behind_the_catalogue(pieces: Pieces) ->
 def test_a_study_of_which_nothing_is_left_does_not_end_on_the_word_of_another_place(pieces: Pieces) -> None:
     exported(pieces)
 
-    def nothing(shipment: Shipment, *_: object) -> Manifest:
+    def nothing(shipment: Shipment, *_: object) -> Next:
         exchange(pieces.memory, None, {})
-        return empty(ARCHIVE_ID, shipment.claim.study_uid)
+        return Next(empty(ARCHIVE_ID, shipment.claim.study_uid))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "next_manifest", nothing)

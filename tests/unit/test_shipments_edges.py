@@ -43,10 +43,10 @@ class RefusingStore(MemoryStore):
 class AbsentCatalogue(MemoryCatalogue):
     away: bool = True
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         if self.away:
             raise OutOfReach("the catalogue does not answer", endpoint="catalogue")
-        super().put(record)
+        super().put(record, instead_of=instead_of)
 
 
 def study_state(pieces: Pieces) -> str | None:

@@ -44,11 +44,14 @@ class Catalogue(Protocol):
         ``study_uid`` is the Study Instance UID (0020,000D). DynamoDB: GetItem and BatchGetItem, ConsistentRead."""
         ...
 
-    def put(self, record: StudyRecord) -> None:
-        """Record a revision, if it is newer than what is there, or the very same one (idempotent).
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
+        """Record a revision, if it is newer than what is there, or the very same one (idempotent). ``instead_of`` is
+        the SHA-256 of the manifest that the study's entry has to name until then, where any other would not be older
+        but passed over.
 
         A reader sees either the old or the new revision of the study item. Raises RevisionConflict when a newer
-        revision, or another manifest of the same revision, is recorded already. Attributes that are too much for the
+        revision, or another manifest of the same revision, is recorded already, or another one than ``instead_of``, or
+        none. Attributes that are too much for the
         catalogue are left out, which the record's flags say from then on; everything else is exact. DynamoDB: PutItem
         of each series, then of the study with a ConditionExpression.
         """

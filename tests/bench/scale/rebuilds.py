@@ -73,9 +73,9 @@ class _CountedCatalogue:
         self.calls["get"] += 1
         return self._catalogue.get(uid)
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         self.calls["put"] += 1
-        self._catalogue.put(record)
+        self._catalogue.put(record, instead_of=instead_of)
 
 
 def manifests(studies: int, instances: int) -> Iterator[Manifest]:

@@ -120,7 +120,7 @@ class DynamoDBCatalogue:
             raise damaged()
         return from_items(study, (found[key["sk"]["S"]] for key in keys))
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         """Series items that a newer or equal study item does not name are leftovers of a race or a crash, and do
         no harm; a revision written again, such as by a rebuild, writes all of its items again."""
         items = to_items(record)
@@ -133,16 +133,19 @@ class DynamoDBCatalogue:
             if revision[0] < record.revision:
                 present = {key["sk"]["S"] for key in series_keys(there)}
         self._write_all([item for item in (*items.series, *items.also) if item["sk"]["S"] not in present])
+        older, values = "attribute_not_exists(pk) OR revision < :revision", {}
+        if instead_of is not None:
+            older, values = "(revision < :revision AND manifest_sha256 = :before)", {":before": {"S": instead_of}}
         with translated("write a study", self._endpoint):
             try:
                 self._client.put_item(
                     TableName=self._table,
                     Item=items.study,
-                    ConditionExpression="attribute_not_exists(pk) OR revision < :revision"
-                    " OR (revision = :revision AND manifest_sha256 = :sha256)",
+                    ConditionExpression=f"{older} OR (revision = :revision AND manifest_sha256 = :sha256)",
                     ExpressionAttributeValues={
                         ":revision": items.study["revision"],
                         ":sha256": items.study["manifest_sha256"],
+                        **values,
                     },
                 )
             except ClientError as error:

@@ -102,7 +102,7 @@ class SqliteCatalogue:
             ).fetchall()
         return read_study(row[2], (document for (document,) in series), row[3]) if row else None
 
-    def put(self, record: StudyRecord) -> None:
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
         ours = (record.revision, record.manifest_sha256)
         study = (
             record.study_uid,
@@ -120,6 +120,8 @@ class SqliteCatalogue:
             ).fetchone()
             if there and there != ours and there[0] >= record.revision:
                 raise RevisionConflict(f"the catalogue holds another revision {there[0]} of the study")
+            if instead_of is not None and there != ours and (there is None or there[1] != instead_of):
+                raise RevisionConflict("the catalogue does not hold the revision that was gone on from")
             make_search_tables(database)
             database.execute("INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", study)
             index_study(database, record)
