@@ -8,7 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, Route, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 PATIENCE_SECONDS = 120
 _ARGUMENTS = (
@@ -61,6 +71,7 @@ def visitor(
     context = browser.new_context(viewport={"width": width, "height": height}, locale=locale, timezone_id="UTC")
     context.set_default_timeout(PATIENCE_SECONDS * 1000)
     context.set_default_navigation_timeout(PATIENCE_SECONDS * 1000)
+    expect.set_options(timeout=PATIENCE_SECONDS * 1000)  # which are not the context's
     someone = Visitor(context, context.new_page())
 
     def routed(route: Route, request: Request) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Locator
+from playwright.sync_api import Browser
 
 from tests.browser.chromium import Visitor, visitor
 from tests.system.web_process import WebProcess
@@ -37,8 +37,3 @@ def verdict_of(someone: Visitor) -> str:
     verdict = someone.page.locator("#verdict")
     verdict.wait_for()
     return f"{verdict.inner_text()} {someone.page.locator('#sentences').inner_text()}"
-
-
-def focused(locator: Locator) -> bool:
-    """Whether it is what keys go to."""
-    return bool(locator.evaluate("one => one === document.activeElement"))

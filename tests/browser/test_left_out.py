@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from tests.browser.chromium import PATIENCE_SECONDS, Visitor, visitor
+from tests.browser.chromium import Visitor, visitor
 from tests.browser.viewer import Viewer
 from tests.conftest import skip_unless_available
 from tests.synthetic import Maker, Patient
@@ -84,7 +84,6 @@ def archived(tmp_path_factory: pytest.TempPathFactory, viewer_folder: Path) -> I
 @contextmanager
 def logged_in(browser: Browser, archived: Archived, language: str = "en") -> Iterator[Visitor]:
     with visitor(browser, archived.web.url, locale=language) as someone:
-        expect.set_options(timeout=PATIENCE_SECONDS * 1000)
         someone.page.goto(archived.web.url)
         someone.page.get_by_label("token").fill(archived.token)
         someone.page.get_by_role("button", name="token").click()
@@ -127,7 +126,7 @@ def test_it_is_said_before_the_first_image(browser: Browser, archived: Archived,
         mark = box.get_by_role("button", name="Not all images" if language == "en" else "Nicht alle Bilder")
         expect(mark).to_be_visible()
         viewer.wait_until_open()
-        assert page.evaluate(WHERE, BOX) == 0
+        viewer.wait_for(lambda: [] if page.evaluate(WHERE, BOX) == 0 else ["it lies over an image"])
         mark.click()
         expect(box).to_contain_text(SAID[name, language])
         box.get_by_role("link").click()

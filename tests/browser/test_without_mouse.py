@@ -11,9 +11,9 @@ from typing import Final
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser.chromium import PATIENCE_SECONDS, visitor
+from tests.browser.chromium import visitor
 from tests.browser.keyboard import Keyboard
-from tests.browser.people import focused, hand_in, logged_in
+from tests.browser.people import hand_in, logged_in
 from tests.synthetic import Maker, Patient
 from tests.system.site import Site
 from tests.system.web_process import WebProcess
@@ -42,9 +42,9 @@ def test_from_the_log_in_to_the_log_out(browser: Browser, web: WebProcess, tmp_p
         keys.press(page.get_by_role("button", name="token"))
         page.wait_for_url(f"{web.url}/upload")
         page.keyboard.press("Tab")
-        assert focused(page.locator(".skip")), "the first stop leads past the menu"
+        expect(page.locator(".skip"), "the first stop leads past the menu").to_be_focused()
         page.keyboard.press("Enter")
-        assert focused(page.locator("#content"))
+        expect(page.locator("#content")).to_be_focused()
         keys.choosing(page.locator("#folder")).set_files(tmp_path / "cd")
         keys.press(page.locator("#start"))
         page.locator("#verdict").wait_for()
@@ -72,7 +72,8 @@ def test_a_mistake_is_led_to_and_told_at_its_field(browser: Browser, web: WebPro
         page.keyboard.press("Enter")
         keys.press(page.locator("#problems a"))
         field = page.get_by_role("textbox", name="Born")
-        assert focused(field) and field.get_attribute("aria-invalid") == "true"
+        expect(field).to_be_focused()
+        assert field.get_attribute("aria-invalid") == "true"
         described = (field.get_attribute("aria-describedby") or "").split()
         assert "This is no date" in page.locator(f"#{described[0]}").inner_text()
         for one in described:
@@ -179,7 +180,7 @@ def test_names_and_roles_are_in_the_accessibility_tree(browser: Browser, web: We
         tree = expect(page.locator("body"))
         tree.to_match_aria_snapshot(_UPLOAD)
         hand_in(lea, tmp_path)
-        tree.to_match_aria_snapshot(_RESULT, timeout=PATIENCE_SECONDS * 1000)
+        tree.to_match_aria_snapshot(_RESULT)
         page.locator("#nav-search").click()
         tree.to_match_aria_snapshot(_SEARCH)
         page.locator("#name").fill("leser")
@@ -236,7 +237,7 @@ def test_progress_and_the_end_of_an_upload_are_announced(browser: Browser, web: 
         assert any("of 4 files sent" in one and one.startswith("status:") for one in heard), heard
         assert any(one.startswith("alert: The connection is interrupted") for one in heard), heard
         assert any(one.startswith("status: All files are sent.") for one in heard), heard
-        expect(page.locator("#verdict")).to_be_focused(timeout=PATIENCE_SECONDS * 1000)
+        expect(page.locator("#verdict")).to_be_focused()
         assert page.title().startswith("Upload of")
         assert page.locator("#verdict").inner_text() == "Everything is verified in the archive."
         assert page.locator("#left").inner_text().startswith("Nothing of this upload is left")
