@@ -80,6 +80,7 @@ def anna(request: pytest.FixtureRequest, browser: Browser, place: Place) -> Iter
 def judged(axe: Axe, someone: Visitor, name: str) -> list[str]:
     """What is wrong with the page that is open, in each way in which it is looked at."""
     page, problems = someone.page, []
+    page.wait_for_load_state()  # an element may be there before the style sheet is
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 800})
         for scheme in ("light", "dark"):

@@ -146,6 +146,7 @@ def watched(browser: Browser, web: WebProcess, name: str, *roles: str) -> Iterat
 
 def text_only(page: Page) -> None:
     """Nothing in the page was made of a text."""
+    page.wait_for_load_state()  # an element may be there before the rest of the page, and the style sheet, is
     assert page.locator(_MADE_OF_TEXT).count() == 0, page.content()
     shown = page.locator("body").inner_text()
     assert not set(UNSEEN) & set(shown) and not set(UNSEEN) & set(page.title())

@@ -119,7 +119,7 @@ class Viewer:
 
     def wait_for(self, what: Callable[[], list[str]]) -> None:
         """Until there is nothing more to say of it. Raises AssertionError with what there was at last."""
-        end = time.monotonic() + PATIENCE_SECONDS / 2
+        end = time.monotonic() + PATIENCE_SECONDS
         while problems := what():
             assert time.monotonic() < end, "\n".join(problems[:12])
             self.page.wait_for_timeout(100)
