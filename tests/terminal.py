@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _SEQUENCE = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])")
-_SEEN_SECONDS = 30.0
+_SEEN_SECONDS = 60.0
 #: A pseudo-terminal hands on a frame in pieces: so long after the last of them it counts as drawn.
 _DRAWN_SECONDS = 0.05
 _DRAWING_SECONDS = 2.0
@@ -106,7 +106,7 @@ class Terminal:
     def wait_for_text(self, *words: str, seconds: float = _SEEN_SECONDS) -> None:
         self.wait_for(lambda: all(word in self.text for word in words), seconds, f"{words}")
 
-    def wait_for_end(self, seconds: float = 10.0) -> int:
+    def wait_for_end(self, seconds: float = 60.0) -> int:
         """The exit code; of one that a signal has ended, negative."""
         end = time.monotonic() + seconds
         while self.code is None:

@@ -29,13 +29,13 @@ def wait(seconds: float) -> bool:
     return False
 
 
-def run(command: list[str], text: str = "x\n", deadline: float = 10.0, waiting: Callable[[float], bool] = wait) -> None:
+def run(command: list[str], text: str = "x\n", deadline: float = 60.0, waiting: Callable[[float], bool] = wait) -> None:
     Hook(command, time.monotonic, deadline).run(text, waiting)
 
 
-def failed(command: list[str], deadline: float = 10.0) -> HookFailed:
+def failed(command: list[str]) -> HookFailed:
     with pytest.raises(HookFailed) as raised:
-        run(command, deadline=deadline)
+        run(command)
     return raised.value
 
 
@@ -44,6 +44,14 @@ def is_there(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def wait_until_gone(*pids: int) -> None:
+    """What is killed dies when the kernel next lets it run."""
+    until = time.monotonic() + 60
+    while any(map(is_there, pids)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_it_is_told_on_standard_input_and_gets_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +82,7 @@ def test_it_is_told_on_standard_input_and_gets_nothing_else(tmp_path: Path, monk
 def test_much_to_say_to_one_that_does_not_listen(tmp_path: Path) -> None:
     begun = time.monotonic()
     run([str(script(tmp_path, "exit 0"))], "x" * 5_000_000)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 def test_output_is_nobodys(tmp_path: Path) -> None:
@@ -92,19 +100,26 @@ def test_one_that_hangs_is_killed_with_all_that_it_has_begun(tmp_path: Path) -> 
     pids = tmp_path / "pids"
     program = script(tmp_path, f"trap '' TERM; sleep 300 & echo $! >{pids}; (sleep 300 & echo $! >>{pids}); sleep 300")
     begun = time.monotonic()
-    assert failed([str(program)], deadline=1.0).why is Why.TOO_LATE
-    assert 1 <= time.monotonic() - begun < 5
-    time.sleep(0.2)
-    left = [int(pid) for pid in pids.read_text().split()]
-    assert len(left) == 2 and not any(map(is_there, left))
+
+    def left() -> list[int]:
+        return [int(pid) for pid in pids.read_text().split()] if pids.exists() else []
+
+    def clock() -> float:
+        """Stands still until all of them are there."""
+        return time.monotonic() if len(left()) == 2 else begun
+
+    with pytest.raises(HookFailed) as raised:
+        Hook([str(program)], clock, 1.0).run("x\n", wait)
+    assert raised.value.why is Why.TOO_LATE
+    assert 1 <= time.monotonic() - begun < 60
+    wait_until_gone(*left())
 
 
 def test_one_that_leaves_others_behind(tmp_path: Path) -> None:
     """It ends at once and well; what it has left in its group does not live on."""
     pids = tmp_path / "pids"
     run([str(script(tmp_path, f"sleep 300 & echo $! >{pids}; exit 0"))])
-    time.sleep(0.2)
-    assert not is_there(int(pids.read_text()))
+    wait_until_gone(int(pids.read_text()))
 
 
 def test_a_share_that_does_not_answer_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +127,8 @@ def test_a_share_that_does_not_answer_holds_nobody_up(tmp_path: Path, monkeypatc
     nothing is run any more that was to be told then, and the next is."""
     out, back, real = tmp_path / "out", threading.Event(), os.lstat
     program = script(tmp_path, f"cat >>{out}")
-    hook = Hook([str(program)], time.monotonic, 0.3)
+    # Its clock stands still once the share is back: the third may take its time.
+    hook = Hook([str(program)], lambda: 0.0 if back.is_set() else time.monotonic(), 0.3)
 
     def away(path: str) -> os.stat_result:
         if str(path) == str(program):

@@ -264,12 +264,12 @@ def test_the_daemons_thread_sends_early_when_files_arrive(pieces: Pieces) -> Non
     time.sleep(0.05)
     assert states(pieces) == ["ready"] * 3, "it is told, it does not look"
     pieces.dispatcher.arrived()
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while states(pieces) != ["stored"] * 3 and time.monotonic() < end:
         time.sleep(0.01)
     stopping.set()
     pieces.dispatcher.wake()
-    thread.join(5)
+    thread.join(60)
     assert states(pieces) == ["stored"] * 3
 
 
