@@ -46,7 +46,7 @@ class Receiving:
                 stdout=log,
                 stderr=log,
             )
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while b"receiver-started" not in self.site.log_file.read_bytes()[before:]:
             assert self.process.poll() is None, self.site.log_tail()
             assert time.monotonic() < end, "the receiver does not start"

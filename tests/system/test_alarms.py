@@ -107,7 +107,7 @@ def test_a_command_that_misbehaves_holds_up_nothing(site: Alarmed) -> None:
     site.archive(8)  # while it hangs
     begun = time.monotonic()
     assert site.stop() == 0
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 25
     groups = {int(pid) for pid in (site.root / "pids").read_text().split()}
     alive = set[int]()
     for path in Path("/proc").glob("[0-9]*/stat"):

@@ -124,7 +124,7 @@ def test_the_record_of_deletions(tmp_path: Path) -> None:
     with pytest.raises(DicomwatchdError):
         prove(made[0].study_uid, site.state / "control.sock")
     site.start()
-    site.wait_for(lambda: bool(site.events("study-archived")), 30, "the study to be archived")
+    site.wait_for(lambda: bool(site.events("study-archived")), 60, "the study to be archived")
     said = prove(made[0].study_uid, site.state / "control.sock")
     assert [file["outcome"] for file in said["files"]] == ["deleted"] * 2 and said["chain_holds"]
     site.close()

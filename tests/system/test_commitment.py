@@ -99,7 +99,7 @@ def test_committed_once_it_is_archived_and_deleted(ward: Ward) -> None:
         # What is long gone from here is found in the archive.
         assert modality.ask(pairs(made)) == 0
         assert modality.report().committed == set(pairs(made))
-        ward.site.wait_for(ward.is_settled, 30, "the folder to be tidied")
+        ward.site.wait_for(ward.is_settled, 60, "the folder to be tidied")
     [first, _] = ward.site.events("commitment-reported")
     assert (first["receiver"], first["calling_ae_title"], first["instances"], first["failed_instances"]) == (
         "ct",
@@ -179,7 +179,7 @@ def test_an_object_that_the_archive_has_lost(ward: Ward, harm: str, tmp_path: Pa
 def test_another_content_that_is_not_archived_yet(ward: Ward) -> None:
     """The archive has the instance as it was first sent. What the modality has now is the second, which must not be
     told to be safe for that."""
-    ward.receiving.configure(commitment={**ward.commitment, "wait_seconds": 6})
+    ward.receiving.configure(commitment={**ward.commitment, "wait_seconds": 20})
     ward.begin()
     made = ward.made(1)
     with ward.modality as modality:
@@ -193,9 +193,9 @@ def test_another_content_that_is_not_archived_yet(ward: Ward) -> None:
         modality.store([ward.site.root / "corrected.dcm"])
         assert modality.ask(pairs(made)) == 0
         ward.site.start()
-        # Both are archived by then, and held until somebody has looked at them.
+        # Both are archived, and held until somebody has looked at them.
+        ward.site.wait_for(lambda: bool(ward.site.events("versions-held")), 60, "both to be held")
         assert modality.report().failed == {pairs(made)[0]: FAILED}
-        assert ward.site.events("versions-held")
         ward.site.ctl("release", made[0].study_uid, "--because", "corrected")
         assert modality.ask(pairs(made)) == 0
         assert modality.report().committed == set(pairs(made))
@@ -209,9 +209,9 @@ def test_one_that_was_taken_out_of_the_inbox(tmp_path: Path) -> None:
         made = ward.made(1)
         with ward.modality as modality:
             modality.store(paths(made))
-            ward.site.wait_for(lambda: ward.files() == 1, 30, "the file to be seen")
+            ward.site.wait_for(lambda: ward.files() == 1, 60, "the file to be seen")
             (ward.site.inbox / f"{made[0].sop_instance_uid}.dcm").unlink()
-            ward.site.wait_for(lambda: ward.files() == 0, 30, "the file to be missed")
+            ward.site.wait_for(lambda: ward.files() == 0, 60, "the file to be missed")
             assert modality.ask(pairs(made)) == 0
             assert modality.report().failed == {pairs(made)[0]: FAILED}
     finally:
@@ -247,7 +247,7 @@ def test_a_modality_that_is_away_and_restarts_in_between(ward: Ward) -> None:
     modality.answers = [0x0110]  # it has no time for the first
     with modality:
         assert modality.report().committed == set(pairs(made))
-        ward.site.wait_for(ward.is_settled, 30, "the folder to be tidied")
+        ward.site.wait_for(ward.is_settled, 60, "the folder to be tidied")
         assert nothing_is_reported(modality, 3)
 
 
@@ -259,7 +259,7 @@ def test_a_result_that_has_grown_old_is_found_out_anew(ward: Ward, tmp_path: Pat
     ward.modality.store(paths(made))
     ward.site.wait_for(lambda: bool(ward.site.events("study-archived")), 60, "the study to be archived")
     assert ward.modality.ask(pairs(made)) == 0
-    ward.site.wait_for(lambda: any(ward.folder.glob("*.result")), 30, "a result")
+    ward.site.wait_for(lambda: any(ward.folder.glob("*.result")), 60, "a result")
     ward.receiving.close()
     ward.site.stop()
     [result] = ward.folder.glob("*.result")

@@ -149,7 +149,7 @@ def test_who_may_ask(ward: Ward) -> None:
         assert modality.send("1.2.3", b"x" * 100, context_id=1) == 0x0122
     ward.receiving.configure(commitment=None)
     ward.receiving.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
-    ward.site.wait_for(lambda: bool(ward.site.events("receiver-reloaded")), 30, "the reload")
+    ward.site.wait_for(lambda: bool(ward.site.events("receiver-reloaded")), 60, "the reload")
     with Bytes(ward.receiving.port, contexts) as modality:
         assert modality.accepted == {3: IMPLICIT}
 
@@ -166,9 +166,9 @@ def test_reloaded_again_and_again(ward: Ward) -> None:
 
     for number in range(8):
         process.send_signal(signal.SIGHUP)
-        ward.site.wait_for(lambda: len(ward.site.events("receiver-reloaded")) == number + 1, 30, "a reload")  # noqa: B023
+        ward.site.wait_for(lambda: len(ward.site.events("receiver-reloaded")) == number + 1, 60, "a reload")  # noqa: B023
         assert n_action(ward, ONE) == 0
-    ward.site.wait_for(lambda: is_open() <= 2, 10, "what is not in use to be closed")
+    ward.site.wait_for(lambda: is_open() <= 2, 60, "what is not in use to be closed")
 
 
 def test_nobody_goes_on_who_cannot_report(ward: Ward) -> None:

@@ -29,7 +29,7 @@ def test_what_was_erased_stays_away(site: Site) -> None:
     study, other = made[0].study_uid, neighbour[0].study_uid
     site.start()
     site.wait_until_empty()
-    site.wait_for(lambda: len(site.events("study-archived")) == 2, 30, "both studies")
+    site.wait_for(lambda: len(site.events("study-archived")) == 2, 60, "both studies")
 
     erase = ("archive", "erase", study, "--because", BECAUSE, "--no-wait")
     assert site.ctl(*erase, check=False).returncode == 2, "nobody can be asked here"

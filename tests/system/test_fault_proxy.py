@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ def proxy(server: Any, certificate: Certificate) -> Iterator[FaultProxy]:
 
 def connection(proxy: FaultProxy, certificate: Certificate) -> http.client.HTTPSConnection:
     context = ssl.create_default_context(cafile=certificate.ca_file)
-    return http.client.HTTPSConnection(proxy.endpoint.removeprefix("https://"), context=context, timeout=10)
+    return http.client.HTTPSConnection(proxy.endpoint.removeprefix("https://"), context=context, timeout=60)
 
 
 def ask(proxy: FaultProxy, certificate: Certificate, method: str = "PUT", path: str = "/b/k%20y?x=1") -> Any:
@@ -156,7 +157,7 @@ def _ask_again(kept: http.client.HTTPSConnection) -> None:
 
 def test_strict_it_refuses_a_wrong_checksum_and_returns_a_right_one(server: Any, tmp_path: Path) -> None:
     with FaultProxy(f"http://127.0.0.1:{server.server_address[1]}", strict=True) as proxy:
-        channel = http.client.HTTPConnection(proxy.endpoint.removeprefix("http://"), timeout=10)
+        channel = http.client.HTTPConnection(proxy.endpoint.removeprefix("http://"), timeout=60)
         right = base64.b64encode(hashlib.sha256(BODY).digest()).decode()
         for given, status in (("A" * 43 + "=", 400), (right, 200)):
             channel.request("PUT", "/b/k", body=BODY, headers={"x-amz-checksum-sha256": given})
@@ -201,8 +202,12 @@ def test_what_is_held_goes_on_when_its_rule_is_taken_away(proxy: FaultProxy, cer
     answers: list[Any] = []
     asking = Thread(target=lambda: answers.append(ask(proxy, certificate)), daemon=True)
     asking.start()
+    end = monotonic() + 60
+    while not proxy.requests():
+        assert monotonic() < end
+        sleep(0.01)
     asking.join(0.5)
     assert asking.is_alive() and [request.fault for request in proxy.requests()] == [Fault.DELAY]
     proxy.clear()
-    asking.join(10)
+    asking.join(60)
     assert [response.status for response, _ in answers] == [200]

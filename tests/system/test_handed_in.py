@@ -255,11 +255,11 @@ def test_many_uploads_and_a_prompt_end(site: Site) -> None:
     assert len(taken_in) == 32 - 8
     begun = time.monotonic()
     assert site.stop() == 0
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 50
     start(site)
     begun = time.monotonic()
     assert site.stop() == 0
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 50
     for file in busy:
         file.close()
     assert "Traceback" not in site.log_file.read_text()

@@ -302,10 +302,10 @@ def test_the_inbox_is_removed_and_made_anew_under_a_running_daemon(site: Site) -
     site.wait_until_empty()
     for turn in range(2):
         shutil.rmtree(site.inbox)
-        site.wait_for(partial(_went_away, site, turn + 1), 20, "the loss to be noticed")
+        site.wait_for(partial(_went_away, site, turn + 1), 60, "the loss to be noticed")
         site.inbox.mkdir()
         made = small_study(site.inbox / "ROE", seed=10 + turn)
-        site.wait_for(partial(_exchanged, site, turn + 1), 20, "the other folder to be noticed")
+        site.wait_for(partial(_exchanged, site, turn + 1), 60, "the other folder to be noticed")
         assert all(one.path.exists() for one in made)
         assert site.ctl_json("inbox", "list")["inboxes"][0]["folder"] == "exchanged"
         assert any("inbox confirm" in problem for problem in site.ctl_json("status")["problems"])

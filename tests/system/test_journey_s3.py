@@ -121,7 +121,7 @@ def test_three_studies_dropped_slowly_late_slices_and_the_same_again(site: Site,
     late = maker.ct_series(staging / "late", slices=7, study=0, series=1, first=201, rows=64, columns=64)
     slowly(late, staging, site.inboxes[1], 0)
     site.wait_until_empty(60)
-    site.wait_for(lambda: revision(site, a[0].study_uid) == 2, 20, "revision 2")
+    site.wait_for(lambda: revision(site, a[0].study_uid) == 2, 60, "revision 2")
     assert fetched(site, a[0].study_uid) == expected([*a, *late])
 
     sent_before = sum(entry["sent_files"] for entry in site.events("study-archived"))

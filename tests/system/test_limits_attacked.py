@@ -103,7 +103,7 @@ def test_all_at_once(site: Site) -> None:
     peak = peak_mib(site.daemon.pid)
     assert peak < MOST_MIB
     site.wait_for(
-        lambda: len(site.ctl_json("quarantine", check=False).get("files", ())) == BOMBS + 1, 30, "what is held back"
+        lambda: len(site.ctl_json("quarantine", check=False).get("files", ())) == BOMBS + 1, 60, "what is held back"
     )
     codes = {Path(one["path"]).name: one["code"] for one in site.ctl_json("quarantine")["files"]}
     assert codes == {**{f"bomb{number}": "too-many-elements" for number in range(BOMBS)}, "sparse": "sparse"}

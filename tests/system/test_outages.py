@@ -116,7 +116,7 @@ class Place:
         assert set(created.values()) == {1}
         expected = {made.sha256 for study in self.made for made in study}
         assert {path.rsplit("/", 1)[-1].removesuffix(".dcm") for path in created} == expected
-        self.site.wait_for(lambda: self.site.ctl_json("queue")["studies"] == [], 30, "the queue to be empty")
+        self.site.wait_for(lambda: self.site.ctl_json("queue")["studies"] == [], 60, "the queue to be empty")
         for study in self.made[-2:]:
             assert self.site.ctl_json("verify", study[0].study_uid, "--deep")["holds"] is True
         self.figures.tried += 1

@@ -371,7 +371,7 @@ def test_an_upgrade_keeps_the_configuration_and_what_is_on_its_way(service: Syst
     service.sh("sh", "-c", f"sleep 120 >>{BUSY} 2>/dev/null </dev/null & echo $! >/run/busy.pid")
     service.sh("sh", "-c", f"head -c 200 /dev/zero >>{BUSY}; chown anna {BUSY}; chmod 0644 {BUSY}")
     ctl(service, "upload", "/home/anna/export", "--no-wait", user="anna", check=False)
-    wait_for(lambda: show(service, "NFileDescriptorStore") == "1", 10, lambda: "systemd does not keep the folder")
+    wait_for(lambda: show(service, "NFileDescriptorStore") == "1", 60, lambda: "systemd does not keep the folder")
     dropped = drop(service, 3)
     before, config = show(service, "MainPID"), hashes(service, "/etc/dicomwatchd")
     web_before, web_mode = show(service, "MainPID", WEB), state_of_web(service)

@@ -127,7 +127,7 @@ def test_poisoned_studies_hold_up_nobody(place: Place) -> None:
     place.store.clear()
     place.catalogue.clear()
     site.wait_until_empty(120)
-    site.wait_for(lambda: len(place.archived()) == 8, 30, "all to be archived")
+    site.wait_for(lambda: len(place.archived()) == 8, 60, "all to be archived")
     assert site.events("study-parked") == [], "no person was needed"
     for study in (*failing, well[0]):
         assert site.ctl_json("verify", study[0].study_uid, "--deep")["holds"] is True

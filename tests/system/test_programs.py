@@ -122,7 +122,7 @@ def test_giving_up_without_progress_is_1(site: Site) -> None:
     Maker(seed=7).mr_study(site.inbox, series=1, slices=2)
     began = time.monotonic()
     assert site.once("--give-up-after", "2") == 1
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert len(site.left()) == 2
 
 
@@ -255,7 +255,7 @@ def test_files_kept_for_a_while_are_deleted_when_their_time_has_come(site: Site)
     site.init()
     made = Maker(seed=9).mr_study(site.inbox, series=1, slices=4)
     site.start()
-    site.wait_for(lambda: bool(site.events("study-archived")), 20, "the study to be archived")
+    site.wait_for(lambda: bool(site.events("study-archived")), 60, "the study to be archived")
     assert len(site.left()) == 4
     site.wait_until_empty(20)
     assert site.ctl("verify", made[0].study_uid).returncode == 0
@@ -355,14 +355,14 @@ def test_sighup_takes_a_good_configuration_and_keeps_the_old_one_over_a_bad_one(
     site.write_config()
     since = site.ctl_json("status")["started_at"]
     os.kill(site.daemon.pid, 1)
-    site.wait_for(lambda: bool(site.events("reloaded")), 20, "the reload")
+    site.wait_for(lambda: bool(site.events("reloaded")), 60, "the reload")
     assert site.ctl_json("status")["started_at"] == since
     site.inboxes.append(second)
     Maker(seed=14).mr_study(second, series=1, slices=2)
     site.wait_until_empty(20)
     site.config_file.write_text("workers: 0\n")
     os.kill(site.daemon.pid, 1)
-    site.wait_for(lambda: bool(site.events("reload-refused")), 20, "the refusal")
+    site.wait_for(lambda: bool(site.events("reload-refused")), 60, "the refusal")
     Maker(seed=15).mr_study(second, series=1, slices=2)
     site.wait_until_empty(20)
     assert site.stop() == 0

@@ -347,7 +347,7 @@ def test_who_hangs_at_the_port_holds_up_nothing(watched: Watched) -> None:
         assert watched.ctl_json("status")["studies"] == {"archived": 1}
         begun = time.monotonic()
         assert watched.stop() == 0
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 50
     finally:
         for one in hanging:
             one.close()

@@ -88,7 +88,7 @@ def test_prove_misses_entries_that_were_cut_off(site: Site, left: int) -> None:
     assert cut.returncode == 1 and "NOT COMPLETE: entries are missing at its end: entry 6" in cut.stdout
     assert site.ctl("doctor", check=False).returncode == 1
     site.start()
-    site.wait_for(lambda: bool(site.events("audit-cut")), 20, "the warning at the start")
+    site.wait_for(lambda: bool(site.events("audit-cut")), 60, "the warning at the start")
     assert site.ctl("prove", study, check=False).returncode == 1
     assert "bad\taudit chain" in site.ctl("doctor", check=False).stdout
     assert any("entries are missing" in problem for problem in site.ctl_json("status")["problems"])
@@ -226,7 +226,7 @@ def test_a_disk_that_fills_is_announced(site: Site) -> None:
     site.config["disk_free_warn"] = "100%"
     site.write_config()
     site.start()
-    site.wait_for(lambda: bool(site.events("disk-low")), 10, "the announcement")
+    site.wait_for(lambda: bool(site.events("disk-low")), 60, "the announcement")
     assert any("almost full" in problem for problem in site.ctl_json("status")["problems"])
 
 
@@ -237,7 +237,7 @@ def test_a_changed_destination_makes_every_old_word_worthless(site: Site) -> Non
     site.write_config()
     made = Maker(seed=23).mr_study(site.inbox, series=1, slices=3)
     site.start()
-    site.wait_for(lambda: bool(site.events("study-archived")), 20, "the study to be archived")
+    site.wait_for(lambda: bool(site.events("study-archived")), 60, "the study to be archived")
     assert site.stop() == 0
     assert len(site.left()) == 3
     moved = site.root / "moved"

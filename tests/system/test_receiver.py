@@ -166,6 +166,14 @@ def test_fifty_associations_at_once(site: Site, receiving: Receiving) -> None:
     assert data_sets(receiving.stored()) == data_sets([one.path for study in made for one in study])
 
 
+def takes_one_more(receiving: Receiving) -> bool:
+    try:
+        Modality(receiving.port).release()
+    except Gone:
+        return False
+    return True
+
+
 def test_too_many_associations(site: Site, receiving: Receiving) -> None:
     receiving.configure(max_associations=2)
     receiving.start()
@@ -174,8 +182,18 @@ def test_too_many_associations(site: Site, receiving: Receiving) -> None:
             Modality(receiving.port)
         assert refused.value.pdu == bytes((3, 0, 2, 3, 2)), "for the time being, by the provider, local limit"
         second.release()
-        time.sleep(0.2)
-        Modality(receiving.port).release()
+        site.wait_for(lambda: takes_one_more(receiving), 60, "the place to be free")
+
+
+def is_storing(receiving: Receiving) -> bool:
+    """Whether it has a file in the inbox open, which has no name yet."""
+    assert receiving.process is not None
+    for descriptor in Path(f"/proc/{receiving.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            file = descriptor.readlink()
+            if file.parent == receiving.site.inbox and file.name.startswith("#"):
+                return True
+    return False
 
 
 def test_a_peer_killed_in_the_middle(site: Site, receiving: Receiving) -> None:
@@ -199,8 +217,8 @@ def test_a_peer_killed_in_the_middle(site: Site, receiving: Receiving) -> None:
     sending.wait()
     with Modality(receiving.port) as modality:
         modality.socket.sendall(p_data(1, 3, c_store_rq(CT_IMAGE, b"1.2.3")) + p_data(1, 0, b"x" * 16000))
-    site.wait_for(lambda: len(site.events("association-ended")) >= 1, 10, "the end of the association")
-    time.sleep(0.3)
+    site.wait_for(lambda: len(site.events("association-ended")) >= 1, 60, "the end of the association")
+    site.wait_for(lambda: not is_storing(receiving), 60, "both to be given up")
     assert [data_set_of(path) for path in receiving.stored()] in ([], [data_set_of(made[0].path)])
     assert not [path for path in site.inbox.iterdir() if path.suffix != ".dcm"]
     assert receiving.peer("storescu", files=[made[0].path]).returncode == 0
@@ -219,7 +237,7 @@ def test_who_may_send(site: Site, receiving: Receiving) -> None:
     receiving.configure(allow=[{"address": "10.0.0.0/8"}])
     assert receiving.process is not None
     receiving.process.send_signal(signal.SIGHUP)
-    site.wait_for(lambda: bool(site.events("receiver-reloaded")), 10, "the reload")
+    site.wait_for(lambda: bool(site.events("receiver-reloaded")), 60, "the reload")
     with pytest.raises((Gone, ConnectionError)):
         Modality(receiving.port)
     assert [event["reason"] for event in site.events("association-refused")] == [
@@ -278,11 +296,11 @@ def test_a_reload_that_cannot_be(site: Site, receiving: Receiving, tmp_path: Pat
         for number, change in enumerate(changes):
             receiving.configure(**change)
             receiving.process.send_signal(signal.SIGHUP)
-            site.wait_for(lambda n=number: len(site.events("receiver-reload-refused")) > n, 10, "the reload")  # type: ignore[misc]
+            site.wait_for(lambda n=number: len(site.events("receiver-reload-refused")) > n, 60, "the reload")  # type: ignore[misc]
             Modality(receiving.port).release()
         receiving.configure(listen=f"127.0.0.1:{receiving.port}")
         receiving.process.send_signal(signal.SIGHUP)
-        site.wait_for(lambda: bool(site.events("receiver-reloaded")), 10, "the reload")
+        site.wait_for(lambda: bool(site.events("receiver-reloaded")), 60, "the reload")
         assert before.send("1.2.3", b"an image") == 0
         before.release()
     codes = [event["code"] for event in site.events("receiver-reload-refused")]
@@ -299,13 +317,13 @@ def test_no_room(site: Site, receiving: Receiving) -> None:
         assert modality.send("1.2.4", b"x" * 100_000) == 0xA700, "the association goes on"
         modality.release()
     assert list(site.inbox.iterdir()) == []
-    site.wait_for(lambda: bool(site.events("association-ended")), 10, "the end of the association")
+    site.wait_for(lambda: bool(site.events("association-ended")), 60, "the end of the association")
     [end] = site.events("association-ended")
     assert (end["level"], end["code"], end["refused_files"]) == ("WARNING", "disk-short", 2)
     receiving.configure(disk_free_min="0%")
     assert receiving.process is not None
     receiving.process.send_signal(signal.SIGHUP)
-    site.wait_for(lambda: bool(site.events("receiver-reloaded")), 10, "the reload")
+    site.wait_for(lambda: bool(site.events("receiver-reloaded")), 60, "the reload")
     with Modality(receiving.port) as modality:
         assert modality.send("1.2.3", b"x" * 100_000) == 0
 
@@ -337,7 +355,7 @@ def test_a_disk_that_fills_up(small_disk: Path, tmp_path: Path) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small_disk], check=True)
         with Modality(receiving.port) as modality:
             assert modality.send("1.2.7", b"x" * 1000) == 0xA700
-        site.wait_for(lambda: len(site.events("association-ended")) == 2, 10, "the end")
+        site.wait_for(lambda: len(site.events("association-ended")) == 2, 60, "the end")
         assert site.events("association-ended")[-1]["code"] == "inbox-replaced"
     finally:
         receiving.close()
@@ -350,7 +368,7 @@ def test_stopped_between_objects(site: Site, receiving: Receiving) -> None:
     assert receiving.process is not None
     with Modality(receiving.port) as busy, Modality(receiving.port) as idle:
         busy.socket.sendall(p_data(1, 3, c_store_rq(CT_IMAGE, b"1.2.3")) + p_data(1, 0, b"x" * 1000))
-        time.sleep(0.2)
+        site.wait_for(lambda: is_storing(receiving), 60, "the object to be under way")
         receiving.process.send_signal(signal.SIGTERM)
         assert idle.pdu()[0] == 7
         busy.socket.sendall(p_data(1, 2, b"y" * 1000))

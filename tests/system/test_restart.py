@@ -63,7 +63,7 @@ class Traced:
         with self.site.log_file.open("ab") as log:
             process = subprocess.Popen(command, env=self.site.environment, stdout=log, stderr=log)
         self.processes.append(process)
-        self.site.wait_for(lambda: len(self.site.events("started")) == len(self.processes), 30, "the daemon to start")
+        self.site.wait_for(lambda: len(self.site.events("started")) == len(self.processes), 60, "the daemon to start")
         return process
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ def test_sigterm_and_restart_again_and_again(site: Site) -> None:
     for turn in range(6):
         site.start()
         at_least = objects(site) + turn
-        site.wait_for(lambda at_least=at_least: objects(site) >= min(at_least, SLICES), 30, "some progress")  # type: ignore[misc]
+        site.wait_for(lambda at_least=at_least: objects(site) >= min(at_least, SLICES), 60, "some progress")  # type: ignore[misc]
         assert site.stop() == 0
         here = {invariants.digest(path) for path in site.left()}
         assert {m.sha256 for m in made} <= here | set(invariants.objects(site.root / "archive").values())
@@ -148,21 +148,21 @@ def test_reload_while_shipping(tmp_path: Path) -> None:
     site.write_config()
     site.start()
     made = study(site)
-    site.wait_for(lambda: objects(site) >= 5, 30, "the shipment to be under way")
+    site.wait_for(lambda: objects(site) >= 5, 60, "the shipment to be under way")
     for bad in ("not: [yaml", "inboxes: 7", ""):
         good = site.config_file.read_text()
         site.config_file.write_text(bad)
-        site.reload("reload-refused", seconds=30)
+        site.reload("reload-refused")
         site.config_file.write_text(good)
     site.config["inboxes"] = both
     site.config["workers"] = 4
     site.write_config()
-    site.reload("reloaded", seconds=30)
+    site.reload("reloaded")
     other = study(site, seed=4, inbox=1)
     site.wait_until_empty()
     require_archived(site, made)
     require_archived(site, other)
-    site.reload("reloaded", seconds=30)
+    site.reload("reloaded")
     third = study(site, seed=5, slices=3)
     site.wait_until_empty()
     require_archived(site, third)
@@ -196,14 +196,14 @@ def test_a_configuration_that_reads_well_and_does_not_work(what: str, site: Site
     }
     site.config.update(changes[what])
     site.write_config()
-    site.reload("reload-refused", seconds=30)
+    site.reload("reload-refused")
     # Who restarts it weeks later would find out otherwise.
-    site.wait_for(lambda: refused_reloads(good, site) == 1, 30, "status to say so")
+    site.wait_for(lambda: refused_reloads(good, site) == 1, 60, "status to say so")
     made = study(site, slices=3)
     site.wait_until_empty(30)
     require_archived(site, made)
     site.config_file.write_text(good)
-    site.reload("reloaded", seconds=30)
+    site.reload("reloaded")
     assert refused_reloads(good, site) == 0
     more = study(site, seed=4, slices=3)
     site.wait_until_empty(30)

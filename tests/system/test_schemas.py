@@ -224,7 +224,7 @@ def _archive_one(site: Site) -> str:
         answers(site, *command)
     for command in (("stats",), ("stats", "--plots"), ("top",)):
         answers(site, *command)
-    site.wait_for(lambda: any(one["last_archived_at"] for one in site.ctl_json("sites")["sites"]), 30, "a heartbeat")
+    site.wait_for(lambda: any(one["last_archived_at"] for one in site.ctl_json("sites")["sites"]), 60, "a heartbeat")
     _hold_and_release(site)
     _compare_and_release(site)
     _find_gaps(site)

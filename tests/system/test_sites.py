@@ -76,9 +76,9 @@ def test_who_falls_silent_is_told_and_comes_back(two: tuple[Site, Site]) -> None
     for site in two:
         site.start()
     north.wait_until_empty(60)
-    north.wait_for(lambda: listed(north).get("north", {}).get("archived_files") == 3, 30, "what was archived is told")
-    south.wait_for(lambda: set(listed(south)) == {"north", "south"}, 30, "both to be seen")
-    north.wait_for(lambda: set(others(north)) == {"south"}, 30, "the other one to be seen")
+    north.wait_for(lambda: listed(north).get("north", {}).get("archived_files") == 3, 60, "what was archived is told")
+    south.wait_for(lambda: set(listed(south)) == {"north", "south"}, 60, "both to be seen")
+    north.wait_for(lambda: set(others(north)) == {"south"}, 60, "the other one to be seen")
     said = listed(south)["north"]
     assert (said["state"], said["archived_studies"], said["backlog_files"], said["problems"]) == ("alive", 1, 0, 0)
     assert said["site_id"] != listed(south)["south"]["site_id"]
@@ -102,7 +102,7 @@ def test_who_falls_silent_is_told_and_comes_back(two: tuple[Site, Site]) -> None
     north.wait_for(lambda: len(north.events("site-silent")) == 2, 60, "the silent one to be told again")
     assert "forgotten" in north.ctl("sites", "forget", "south").stdout
     assert north.ctl("sites", "forget", "south", check=False).returncode == 1
-    north.wait_for(lambda: north.ctl_json("status")["problems"] == [], 30, "nobody to be missed")
+    north.wait_for(lambda: north.ctl_json("status")["problems"] == [], 60, "nobody to be missed")
     assert set(listed(north)) == {"north"}
     south.start()
     north.wait_for(lambda: set(listed(north)) == {"north", "south"}, 60, "one that lives to come back by itself")
@@ -115,7 +115,7 @@ def test_who_falls_silent_is_told_and_comes_back(two: tuple[Site, Site]) -> None
 def test_a_machine_with_nothing_but_a_configuration_to_read(two: tuple[Site, Site], tmp_path: Path) -> None:
     north, south = two
     north.start()
-    north.wait_for(lambda: set(listed(north)) == {"north"}, 30, "the first heartbeat")
+    north.wait_for(lambda: set(listed(north)) == {"north"}, 60, "the first heartbeat")
     reader = tmp_path / "reader.yaml"
     reader.write_text(yaml.safe_dump({"archive": north.config["archive"], "sites": north.config["sites"]}))
     done = subprocess.run(
@@ -153,14 +153,14 @@ def test_a_table_that_does_not_answer_holds_up_no_end(
     )
     site.init()
     site.start()
-    site.wait_for(lambda: bool(listed(site)), 30, "the first heartbeat")
+    site.wait_for(lambda: bool(listed(site)), 60, "the first heartbeat")
     dynamodb.stop()
     try:
         time.sleep(3)
         assert site.ctl_json("status")["problems"] == []
         begun = time.monotonic()
         assert site.stop() == 0
-        assert time.monotonic() - begun < 20
+        assert time.monotonic() - begun < 50
     finally:
         dynamodb.start()
         site.close()
@@ -186,7 +186,7 @@ def test_a_policy_of_before_refuses_the_heartbeat_and_nothing_else(
             site.init()
             catalogue.set([Rule(Fault.UNKNOWN_KEY, Match(**refused), times=1_000_000)])
             site.start()
-            site.wait_for(lambda: bool(site.events("sites-refused")), 30, "it to be said")
+            site.wait_for(lambda: bool(site.events("sites-refused")), 60, "it to be said")
             Maker(seed=5).ct_series(site.inbox, slices=3, rows=16, columns=16)
             site.wait_until_empty(60)
             time.sleep(3)
@@ -196,9 +196,9 @@ def test_a_policy_of_before_refuses_the_heartbeat_and_nothing_else(
             assert not site.events("study-delayed") and not site.ctl_json("status")["backoff"]
             catalogue.clear()
             site.reload()
-            site.wait_for(lambda: site.ctl_json("status")["problems"] == [], 30, "the policy that has the right")
+            site.wait_for(lambda: site.ctl_json("status")["problems"] == [], 60, "the policy that has the right")
             # Its own row was last written before the refusal, so it is silent itself until the next one.
-            site.wait_for(lambda: heard_of(site), 30, "a heartbeat")
+            site.wait_for(lambda: heard_of(site), 60, "a heartbeat")
             assert site.stop() == 0
         finally:
             site.close()

@@ -112,7 +112,7 @@ def test_two_hundred_who_want_in_are_one_attempt_at_a_time(both: tuple[WebProces
     assert provider.most == 1 and provider.connections <= 1 + took / REST_SECONDS
     # Those who came first have waited for the attempt, and a few could; all others were told at once.
     assert sum(seconds > GIVEN_UP_SECONDS - 0.5 for _, seconds in answers) <= 16 + AT_ONCE
-    assert median(others) < 1.0 and len(others) > 5, (median(others), len(others))
+    assert median(others) < GIVEN_UP_SECONDS / 2 and len(others) > 5, (median(others), len(others))
     waited = [seconds for _, seconds in answers]
     print(f"{provider.connections} connections to the provider in {took:.1f} s; median {median(waited) * 1000:.0f} ms,")
     print(f"longest {max(waited):.1f} s; a token's requests meanwhile: median {median(others) * 1000:.0f} ms")

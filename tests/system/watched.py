@@ -59,7 +59,7 @@ class Watched(Site):
     def start(self) -> None:
         super().start()
         if "metrics" in self.config:
-            self.wait_for(self.listens, 30, "the port to be there")
+            self.wait_for(self.listens, 60, "the port to be there")
 
     def listens(self) -> bool:
         try:
