@@ -10,7 +10,6 @@ from urllib.parse import unquote_plus
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.chromium import PATIENCE_SECONDS
 from tests.browser.people import logged_in
 from tests.browser.viewer import Viewer
 from tests.conftest import skip_unless_available
@@ -64,14 +63,13 @@ def test_no_address_of_a_visit_names_the_patient(browser: Browser, archived: Arc
     would have to ask by his Patient ID."""
     web = archived.web
     with logged_in(browser, web, "reader", "read") as someone:
-        expect.set_options(timeout=PATIENCE_SECONDS * 1000)
         page = someone.page
         asked: list[str] = []
         someone.context.on("request", lambda request: asked.append(request.url))
         page.locator("#nav-search").click()
         page.locator("#name").fill(f"{MARKER[:8]}*")
         page.locator("#search-button").click()
-        assert page.locator(f"main a[href='/studies/{archived.other}']").count() == 1, "he has another study"
+        expect(page.locator(f"main a[href='/studies/{archived.other}']"), "he has another study").to_have_count(1)
         page.locator(f"main a[href='/studies/{archived.opened}']").click()
         page.locator("#view").click()
         viewer = Viewer(page, web.url)
