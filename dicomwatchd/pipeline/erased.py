@@ -90,6 +90,17 @@ class ErasedStudies:
         self._require_ended(erasure)
         return erasure.through_revision
 
+    def require_none_since(self, study: Uid, through_revision: int) -> None:
+        """As `require_none`; and that the newest erasure is still the one of which that has said ``through_revision``.
+        What was seen of the archive before a later one may be gone, whoever has released the study since. Raises
+        Transient for that, too."""
+        if self.require_none(study) != through_revision:
+            raise Transient(
+                "the study was erased from the archive, and released here, while it was being archived; it is archived"
+                " again from the beginning",
+                code="erased-meanwhile",
+            )
+
     def _require_ended(self, erasure: Erasure) -> None:
         """Whoever erases deletes all that is there of the study, what is archived anew among it. Raises Transient."""
         if erasure.key in self._ended:

@@ -150,6 +150,8 @@ class Shipment:
     kept_files: int = 0
     retries: int = 0
     sources: set[str] = field(default_factory=set)
+    #: Of the newest erasure when it began: after a later one, what it has seen of the archive counts no more.
+    erased_through: int = 0
     #: Told of a manifest's bytes before they are in memory: see `Turns`.
     admit: Callable[[int], None] = lambda _: None
 

@@ -49,7 +49,7 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
     shipment.stages.add("upload", early.seconds)
     away = _conclude_the_last_one(claim, context)
     try:
-        context.erased.require_none(claim.study_uid)
+        shipment.erased_through = context.erased.require_none(claim.study_uid)
         recorded = _archive(shipment, context)
     except Permanent:
         # It parks the study, and nothing moves it after that: no other place shall have said so.
@@ -211,7 +211,7 @@ def record(shipment: Shipment, context: Context) -> Recorded:
     claim, archive = shipment.claim, context.archive
     above = 0
     for _ in range(MAX_CONFLICTS):
-        context.erased.require_none(claim.study_uid)
+        context.erased.require_none_since(claim.study_uid, shipment.erased_through)
         asked_at = context.clock.now()
         made = next_manifest(shipment, context, above)
         if made is None:
@@ -233,7 +233,7 @@ def record(shipment: Shipment, context: Context) -> Recorded:
         if fresh.has_other_versions(recorded, manifest):
             continue
         # Where that took long the study may have been erased before it was recorded.
-        context.erased.require_none(claim.study_uid)
+        context.erased.require_none_since(claim.study_uid, shipment.erased_through)
         context.shipments.recorded(claim, manifest.revision, manifest.completeness, manifest.sop_instance_uids)
         return Recorded(manifest, recorded.revision, asked_at, recorded.identities or ())
     raise Transient("other daemons keep recording this study", code="revision-conflict")
@@ -244,7 +244,7 @@ def record(shipment: Shipment, context: Context) -> Recorded:
 
 def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
-    policy, services = ShipmentPolicy(context), services_of(context, shipment.claim.study_uid)
+    policy, services = ShipmentPolicy(context), services_of(shipment, context)
     damaged.release(recorded.manifest, shipment.claim, policy, context)
     touched: dict[int, set[bytes]] = {}
     for files, of_these in evidence.pages(shipment, recorded, context):

@@ -29,8 +29,36 @@ ERASED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "asked after it was recorded",
             "pipeline/stages.py",
-            "        context.erased.require_none(claim.study_uid)\n        context.shipments",
-            "        context.shipments",
+            "        context.erased.require_none_since(claim.study_uid, shipment.erased_through)\n        context.sh",
+            "        context.sh",
+            _DAEMON,
+        ),
+        (
+            "asked whether another has come since",
+            "pipeline/erased.py",
+            "        if self.require_none(study) != through_revision:\n",
+            "        self.require_none(study)\n        if False:\n",
+            _DAEMON,
+        ),
+        (
+            "a proof from before an erasure that is over",
+            "pipeline/deletion/policy.py",
+            "require_none_since(shipment.claim.study_uid, shipment.erased_through)",
+            "require_none(shipment.claim.study_uid)",
+            _DAEMON,
+        ),
+        (
+            "what was verified before an erasure that is over",
+            "pipeline/stages.py",
+            "        context.erased.require_none_since(claim.study_uid, shipment.erased_through)\n        asked_at",
+            "        context.erased.require_none(claim.study_uid)\n        asked_at",
+            _DAEMON,
+        ),
+        (
+            "what was recorded before an erasure that is over",
+            "pipeline/stages.py",
+            "        context.erased.require_none_since(claim.study_uid, shipment.erased_through)\n        context.sh",
+            "        context.erased.require_none(claim.study_uid)\n        context.sh",
             _DAEMON,
         ),
         (

@@ -44,8 +44,8 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "same place: not before the stages either",
         _STAGES,
-        "    try:\n        context.erased.require_none(claim.study_uid)\n        recorded = _archive",
-        "    context.erased.require_none(claim.study_uid)\n    try:\n        recorded = _archive",
+        "    try:\n        shipment.erased_through = context.erased.require_none(claim.study_uid)\n",
+        "    shipment.erased_through = context.erased.require_none(claim.study_uid)\n    try:\n",
         TESTS,
     ),
     (

@@ -23,6 +23,7 @@ from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, StudyEra
 from dicomwatchd.fetch import look_up
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline.deletion.batch import DeletionBatch, Result
+from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.proof import LeaseRefused
 from dicomwatchd.pipeline.erased import LOOK_SECONDS, NOTING_SECONDS, ErasedStudies
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
@@ -352,6 +353,55 @@ def test_what_is_released_in_the_midst_of_its_deletion_is_archived_again(
     monkeypatch.setattr(DeletionBatch, "delete", refused)
     pieces.ship()
     assert set(pieces.states().values()) == {"ready"} and state(pieces) == StudyState.ARRIVING
+
+
+def erased_meanwhile(pieces: Pieces) -> None:
+    """All of it, while this daemon stands still: the machine was asleep, or a share has not answered."""
+    released_meanwhile(pieces)
+    ends(pieces)
+
+
+def test_a_file_that_was_proven_before_an_erasure_stays_when_it_is_over(pieces: Pieces) -> None:
+    """The store was asked about the staged files, and everything has happened since: the release as well."""
+    made = drop(pieces)
+    pieces.settle()
+    with at(FinalCheck, "gone", lambda: erased_meanwhile(pieces), after=True):
+        pieces.ship()
+    assert here(made) and of_study(pieces) == []
+    assert pieces.log.events("study-delayed")[-1]["code"] == "erased-meanwhile"
+    pieces.run()
+    assert pieces.left() == [] and pieces.archived() == {one.sha256 for one in made}
+    assert look_up(pieces.memory, pieces.catalogue, STUDY).manifest.revision > erasures.MARGIN_REVISIONS
+
+
+def test_what_was_verified_before_an_erasure_is_not_recorded_when_it_is_over(tmp_path: Path) -> None:
+    """It was on its way when the study was released, so it counts as sent; and it would be kept as archived."""
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False))
+    made = drop(pieces)
+    pieces.settle()
+    with (
+        at(pieces.context.shipments, "stored", lambda: released_meanwhile(pieces)),
+        at(pieces.context.turns, "turn", lambda: ends(pieces)),
+    ):
+        pieces.ship()
+    assert of_study(pieces) == [], "no manifest lists what is gone"
+    assert pieces.log.events("study-delayed")[-1]["code"] == "erased-meanwhile"
+    pieces.run()
+    assert set(pieces.states().values()) == {"kept"} and pieces.archived() == {one.sha256 for one in made}
+    pieces.close()
+
+
+def test_what_was_erased_and_released_while_it_was_recorded_does_not_count_as_archived(pieces: Pieces) -> None:
+    made = drop(pieces)
+    pieces.settle()
+    with (
+        at(pieces.catalogue, "put", lambda: erased_meanwhile(pieces)),
+        at(pieces.context.shipments, "recorded", lambda: None) as calls,
+    ):
+        pieces.ship()
+    assert calls == [0] and pieces.log.events("study-delayed")[-1]["code"] == "erased-meanwhile"
+    pieces.run()
+    assert pieces.left() == [] and pieces.archived() == {one.sha256 for one in made}
 
 
 def test_another_site_respects_it_and_a_release_here_is_none_there(pieces: Pieces, tmp_path: Path) -> None:

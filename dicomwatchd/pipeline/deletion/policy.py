@@ -6,10 +6,9 @@ import os
 from dataclasses import dataclass
 
 from dicomwatchd.archive.stores.port import Standing
-from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.port import Services, Stands
-from dicomwatchd.pipeline.shipment import Context, location_of, path_of, source_of
+from dicomwatchd.pipeline.shipment import Context, Shipment, location_of, path_of, source_of
 from dicomwatchd.queue.rows import LocalFile, Source
 
 
@@ -51,7 +50,7 @@ class ShipmentPolicy:
         return stands
 
 
-def services_of(context: Context, study: Uid) -> Services:
+def services_of(shipment: Shipment, context: Context) -> Services:
     """Those of one purge."""
     return Services(
         deletions=context.deletions,
@@ -61,5 +60,5 @@ def services_of(context: Context, study: Uid) -> Services:
         cancelled=context.cancelled,
         heartbeat=context.heartbeat,
         left_staged=context.left_staged,
-        require_not_erased=lambda: context.erased.require_none(study),
+        require_not_erased=lambda: context.erased.require_none_since(shipment.claim.study_uid, shipment.erased_through),
     )

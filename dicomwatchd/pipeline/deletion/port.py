@@ -79,5 +79,6 @@ class Services:
     cancelled: Cancellation
     heartbeat: Callable[[], None]
     left_staged: Callable[[int], None]
-    #: Asked right before each unlink: raises StudyErased. See `pipeline.erased` for how old its word may be.
-    require_not_erased: Callable[[], object]
+    #: Asked right before each unlink: raises StudyErased, and Transient where the study was erased since the shipment
+    #: began, and released. See `pipeline.erased` for how old its word may be.
+    require_not_erased: Callable[[], None]
