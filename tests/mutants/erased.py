@@ -174,6 +174,13 @@ ERASED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             _DAEMON,
         ),
         (
+            "nor takes he the record of what was archived anew",
+            "archive/erasing/erasure.py",
+            "            self._require_newest(erasure, until)\n            # A daemon",
+            "            # A daemon",
+            _DAEMON,
+        ),
+        (
             "what is locked is refused",
             "archive/erasing/erasure.py",
             "        if found.locked:\n",

@@ -19,7 +19,7 @@ from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.repair.rebuild import rebuild
 from dicomwatchd.archive.stores.port import ObjectStore, StoredObject
 from dicomwatchd.cli.studies.same_medium import with_the_same_dicomdir
-from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, StudyErased
+from dicomwatchd.errors import Conflict, DicomwatchdError, OutOfReach, Permanent, StudyErased
 from dicomwatchd.fetch import look_up
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline.deletion.batch import DeletionBatch, Result
@@ -251,6 +251,34 @@ def test_whoever_erases_stops_before_what_was_archived_anew(pieces: Pieces, what
     with pytest.raises(DicomwatchdError) as stopped:
         first.erase(STUDY, BECAUSE, WHO)
     assert stopped.value.code == ("erasing-too-long" if what == "asleep" else "conflict")
+    assert {one.sha256 for one in late} <= pieces.archived()
+    assert pieces.catalogue.get(STUDY) is not None
+
+
+def test_whoever_erases_takes_no_record_of_what_was_archived_anew(pieces: Pieces) -> None:
+    """The machine was closed in the midst of its last page."""
+    drop(pieces)
+    pieces.run()
+    assert isinstance(pieces.catalogue, MemoryCatalogue)
+    pieces.catalogue.archive_id = ARCHIVE_ID
+    late: list[Made] = []
+
+    def another_run() -> None:
+        if late:
+            return
+        late.extend(held_again(pieces))
+        erase(pieces)
+        for _ in range(2):  # for either of the two
+            pieces.queue.holds.release(STUDY, "a new consent", BY)
+            later(pieces)
+            pieces.run(4)
+        assert pieces.left() == [] and pieces.catalogue.get(STUDY) is not None
+
+    first = eraser(pieces.memory, pieces.catalogue, ARCHIVE_ID)
+    assert isinstance(first.objects, MemoryEraser)
+    first.objects.before = another_run
+    with pytest.raises(Conflict):
+        first.erase(STUDY, BECAUSE, WHO)
     assert {one.sha256 for one in late} <= pieces.archived()
     assert pieces.catalogue.get(STUDY) is not None
 

@@ -201,6 +201,7 @@ class Eraser:
         for _ in range(_ROUNDS):
             ended, gone = self._delete_once(erasure, until, deleted, found, refused)
             aborted, deleted = aborted + ended, deleted + gone
+            self._require_newest(erasure, until)
             # A daemon that was on its way may have recorded it once more.
             records += self.records.erase(study)
             left = self.survey(study, with_locks=False)
