@@ -59,10 +59,10 @@ class Schedule:
             return None
         begun = local.replace(second=0, microsecond=0).astimezone(UTC)
         if _offset(begun, local) != _offset(begun + timedelta(minutes=ahead), local):
-            # Clocks are set until then: an hour on the wall comes twice or not at all.
+            # Clocks are set until then: an hour on the wall comes twice or not at all, and a weekly one a week later.
             ahead = next(
                 n
-                for n in range(1, _WEEK_MINUTES + _DAY_MINUTES)
+                for n in range(1, 2 * _WEEK_MINUTES + _DAY_MINUTES)
                 if self.at(_there(begun + timedelta(minutes=n), local)).bytes_per_second != limit
             )
         then = begun + timedelta(minutes=ahead)

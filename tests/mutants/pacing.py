@@ -91,4 +91,11 @@ PACING: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("botocore's", _STORE, "(sending := uplink.sending(stopping)) is not None", "False", SENT),
         )
     ),
+    (
+        "bandwidth: a weekly hour that does not come comes a week later",
+        "config/bandwidth.py",
+        "range(1, 2 * _WEEK_MINUTES + _DAY_MINUTES)",
+        "range(1, _WEEK_MINUTES + _DAY_MINUTES)",
+        ("tests/unit/test_config_bandwidth.py",),
+    ),
 )

@@ -197,3 +197,13 @@ def test_the_next_change_in_the_night_in_which_clocks_are_set(
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize("days_before", range(9))
+def test_a_weekly_hour_that_does_not_come_in_the_week_in_which_clocks_are_set(days_before: int) -> None:
+    found = schedule({"default": "50MB/s", "Sun 02:00-03:00": "10MB/s"})
+    set_on = datetime(2027, 3, 28, 0, 30, tzinfo=BERLIN)
+    then = found.next_change(set_on - timedelta(days=days_before))
+    week = 28 + 7 if days_before < 7 else 21
+    day = datetime(2027, 3, 1, 2, tzinfo=BERLIN) + timedelta(days=week - 1)
+    assert then == (day.timestamp(), found.at(day))
