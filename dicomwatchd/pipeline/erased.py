@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import DicomwatchdError, StateUnavailable, Stopping, StudyErased, Transient
+from dicomwatchd.errors import DicomwatchdError, Permanent, StateUnavailable, Stopping, StudyErased, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.erasures import ErasuresNoted
@@ -124,11 +125,12 @@ class ErasedStudies:
         self._next_round = self._clock.monotonic() + NOTING_SECONDS
         try:
             for study, number in self._noted.concerning(list(erasures.numbers(self._store))):
-                erasure = erasures.load(self._store, study, number)
-                self._require_archive()
-                self._note(erasure)
-                if ERASED in self._holds.codes(study):
-                    self._hold(erasure)  # for this one by now, which is what a person is to see
+                with suppress(Permanent):  # one that is damaged hides no other; whoever has files of it is told
+                    erasure = erasures.load(self._store, study, number)
+                    self._require_archive()
+                    self._note(erasure)
+                    if ERASED in self._holds.codes(study):
+                        self._hold(erasure)  # for this one by now, which is what a person is to see
         except (Stopping, StateUnavailable):
             raise
         except DicomwatchdError:

@@ -62,6 +62,13 @@ ERASED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             _DAEMON,
         ),
         (
+            "a damaged one hides no other",
+            "pipeline/erased.py",
+            "                with suppress(Permanent):",
+            "                if True:",
+            _DAEMON,
+        ),
+        (
             "what is kept still counts as sent",
             "queue/deletions.py",
             ' WHERE file_id = ? AND identity = ? AND state = ?",\n                    (*becomes',

@@ -65,7 +65,7 @@ SAME_PLACE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "same place: its erasures meanwhile",
         "pipeline/erased.py",
-        "number)\n                self._require_archive()\n",
+        "number)\n                    self._require_archive()\n",
         "number)\n",
         TESTS,
     ),

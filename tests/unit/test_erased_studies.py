@@ -691,6 +691,18 @@ def note(pieces: Pieces) -> None:
     pieces.context.erased.step()
 
 
+def test_an_erasure_whose_record_is_damaged_hides_no_other(pieces: Pieces) -> None:
+    drop(pieces)
+    other = Uid(drop(pieces, series=2, study=1)[0].study_uid)
+    pieces.run()
+    pieces.memory.versions[erase(pieces).erasure.key] = [b"{}"]
+    assert isinstance(pieces.catalogue, MemoryCatalogue)
+    eraser(pieces.memory, pieces.catalogue, ARCHIVE_ID).erase(other, BECAUSE, WHO)
+    assert STUDY < other, "it is listed before"
+    note(pieces)
+    assert pieces.queue.audit.proofs(other)["erasures"] and pieces.queue.reports.show(other) is None
+
+
 def test_each_daemon_that_had_the_study_notes_its_erasure_once(pieces: Pieces, tmp_path: Path) -> None:
     other = Pieces(tmp_path / "other", store=pieces.memory, catalogue=pieces.catalogue)
     drop(pieces)
