@@ -188,6 +188,13 @@ ERASED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             _DAEMON,
         ),
         (
+            "one that has not said its end is run again",
+            "archive/erasing/erasure.py",
+            "        if found.is_empty and not self.is_open(found.study_uid):\n",
+            "        if found.is_empty:\n",
+            _DAEMON,
+        ),
+        (
             "what is locked is refused",
             "archive/erasing/erasure.py",
             "        if found.locked:\n",

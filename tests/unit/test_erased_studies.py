@@ -197,6 +197,29 @@ def test_an_erasure_that_was_broken_off_has_ended_after_a_day(pieces: Pieces) ->
     assert pieces.left() == [] and {one.sha256 for one in late} <= pieces.archived()
 
 
+def test_an_erasure_that_was_broken_off_before_its_last_word_is_run_again(pieces: Pieces) -> None:
+    """Nothing of the study is there any more."""
+    drop(pieces)
+    pieces.run()
+
+    def lost() -> None:
+        raise OutOfReach("no answer")
+
+    with at(erasures, "put_end", lost), pytest.raises(OutOfReach):
+        erase(pieces)
+    assert of_study(pieces) == []
+    late = held_again(pieces)
+    pieces.queue.holds.release(STUDY, "the wrong study", BY)
+    again = erase(pieces)
+    assert again.is_complete and erasures.has_ended(pieces.memory, again.erasure, pieces.clock.now())
+    later(pieces)
+    pieces.run(4)
+    assert here(late) and held(pieces) == [ERASED], "for a run of its own"
+    pieces.queue.holds.release(STUDY, "the wrong study", BY)
+    pieces.run(4)
+    assert pieces.left() == [] and {one.sha256 for one in late} <= pieces.archived()
+
+
 def test_an_erasure_of_which_something_is_left_has_not_ended(pieces: Pieces) -> None:
     """It is run again, and then deletes what is there."""
     drop(pieces)
@@ -698,7 +721,7 @@ def test_an_erasure_whose_record_is_damaged_hides_no_other(pieces: Pieces) -> No
     pieces.memory.versions[erase(pieces).erasure.key] = [b"{}"]
     assert isinstance(pieces.catalogue, MemoryCatalogue)
     eraser(pieces.memory, pieces.catalogue, ARCHIVE_ID).erase(other, BECAUSE, WHO)
-    assert STUDY < other, "it is listed before"
+    assert other > STUDY, "it is listed before"
     note(pieces)
     assert pieces.queue.audit.proofs(other)["erasures"] and pieces.queue.reports.show(other) is None
 

@@ -165,9 +165,15 @@ class Eraser:
         found.records = self.records.entries(study)
         return found
 
+    def is_open(self, study: Uid) -> bool:
+        """Whether an erasure of the study has not said that it has ended: one that was broken off right before leaves
+        nothing of the study, and daemons that wait for its end. Raises Transient, Permanent."""
+        newest = erasures.newest(self.store, study)
+        return newest is not None and not erasures.has_ended(self.store, newest, self.now())
+
     def require_erasable(self, found: Survey) -> None:
         """Raises StudyNotFound where there is nothing, Permanent where it is locked, or just being sent."""
-        if found.is_empty:
+        if found.is_empty and not self.is_open(found.study_uid):
             raise StudyNotFound(f"the archive holds nothing of study {found.study_uid}")
         if found.locked:
             raise Permanent(

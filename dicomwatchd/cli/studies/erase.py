@@ -79,7 +79,7 @@ def erase(
             raise click.UsageError(f"to erase it without being asked: --yes {study}")
     with _eraser(invocation, where, no_wait=no_wait, quiet=as_json) as eraser:
         found = eraser.survey(study)
-        if found.is_empty and (erasure := _newest(eraser, study)) is not None:
+        if found.is_empty and (erasure := _newest(eraser, study)) is not None and not eraser.is_open(study):
             _report_erased(erasure, found, as_json=as_json, dry_run=dry_run)
             return exits.OK
         if not as_json:
