@@ -195,6 +195,13 @@ ERASED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             _DAEMON,
         ),
         (
+            "what is left of nothing may still be open",
+            "cli/studies/erase.py",
+            " is not None and not eraser.is_open(study):",
+            " is not None:",
+            _ARCHIVE,
+        ),
+        (
             "what is locked is refused",
             "archive/erasing/erasure.py",
             "        if found.locked:\n",

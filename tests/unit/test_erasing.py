@@ -25,7 +25,7 @@ from dicomwatchd.archive.repair.rebuild import rebuild
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.cli.studies import erase as erase_command
 from dicomwatchd.config.archive import SqliteSettings
-from dicomwatchd.errors import CredentialsRefused, Permanent, StudyErased, StudyNotFound, Transient
+from dicomwatchd.errors import CredentialsRefused, OutOfReach, Permanent, StudyErased, StudyNotFound, Transient
 from dicomwatchd.fetch import look_up
 from dicomwatchd.model import Uid
 from dicomwatchd.telemetry.fields import error_fields
@@ -132,6 +132,22 @@ def test_whoever_asks_for_it_learns_that_it_was_erased(site: Site, study: Manife
     assert STUDY in site.ctl("archive", "erased").output
     assert site.json("archive", "erased", STUDY)["erased"] == [record]
     assert site.json("archive", "erased", NEIGHBOUR, code=1)["erased"] == []
+
+
+def test_one_that_was_broken_off_before_its_last_word_goes_on(
+    site: Site, study: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken_off:
+        broken_off.setattr(erasures, "put_end", no_answer)
+        assert site.ctl(*ERASE).exit_code != 0
+    assert site.ctl(*ERASE).exit_code == 0
+    assert site.json("archive", "erased")["erased"][0]["number"] == 2
+    assert site.ctl(*ERASE).exit_code == 0
+    assert site.json("archive", "erased")["erased"][0]["number"] == 2, "this one has ended"
+
+
+def no_answer(*_: object) -> str:
+    raise OutOfReach("no answer")
 
 
 def test_what_the_archive_never_had_cannot_be_erased(site: Site, neighbour: Manifest) -> None:
