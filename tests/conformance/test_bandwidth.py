@@ -41,11 +41,11 @@ def test_objects_and_parts_at_a_limit(
         began = time.monotonic()
         list(workers.map(lambda data: store.put(KEY.format(hashlib.sha256(data).hexdigest()), Buffer.of(data)), small))
         seconds = time.monotonic() - began
-        assert 16 / 4 - 0.2 < seconds < 16 / 4 + 2.5
+        assert 16 / 4 - 0.2 < seconds < 16 / 4 + 20
     began = time.monotonic()
     store.put(KEY.format("large"), Source(large))
     seconds = time.monotonic() - began
-    assert 12 * MIB / 4e6 - 0.2 < seconds < 12 * MIB / 4e6 + 2.5
+    assert 12 * MIB / 4e6 - 0.2 < seconds < 12 * MIB / 4e6 + 20
     # None was given up and sent again by botocore.
     assert len(altered.responses) == 32 + 3
     assert all(response is not None and response.status == 200 for response in altered.responses)

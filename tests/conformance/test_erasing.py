@@ -229,7 +229,7 @@ def test_object_lock_at_amazon(at_amazon: Callable[..., Any], tmp_path: Path, ki
     site = Site(store, place.settings, SqliteSettings(kind="sqlite", path=tmp_path / "catalogue.db"))
     manifest = put_study(site.store, site.catalogue)
     locked: Any = place.of(manifest.instances[2].key)
-    until = datetime.now(UTC) + timedelta(seconds=8)
+    until = datetime.now(UTC) + timedelta(seconds=15)
     if kind == "hold":
         place.s3.put_object_legal_hold(**locked, LegalHold={"Status": "ON"})
     else:

@@ -446,9 +446,9 @@ def test_a_store_that_goes_away_is_not_waited_for_at_each_check(
 def test_the_clocks(s3: BucketPlace, ahead_seconds: float, outcome: str, text: str) -> None:
     found = asked(ready(s3), s3.settings, now=lambda: time.time() + ahead_seconds)[pace.CLOCK]
     assert found.outcome == outcome, found
-    if abs(ahead_seconds) > 0:  # to the second, which is what a Date has
+    if abs(ahead_seconds) > 0:  # to the second, which is what a Date has, and as far as the answers take their time
         said = int(found.detail.partition("clock is ")[2].partition(" s")[0].replace(",", ""))
-        assert abs(said - abs(ahead_seconds)) <= 2 and text.split(" s ")[1] in found.detail
+        assert abs(said - abs(ahead_seconds)) <= 10 and text.split(" s ")[1] in found.detail
 
 
 def test_the_latency_is_measured_on_the_way(rgw: CephRgw, rgw_place: Callable[[bool], BucketPlace]) -> None:
