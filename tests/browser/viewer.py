@@ -82,7 +82,7 @@ class Viewer:
         self.wait_until_open()
 
     def wait_until_open(self) -> None:
-        self.page.wait_for_function(READY)
+        self.page.wait_for_function(READY, timeout=PATIENCE_SECONDS * 2000)  # much is compiled and drawn by then
 
     def confirm_use(self) -> None:
         """That it is for investigational use only is said to each person once."""
