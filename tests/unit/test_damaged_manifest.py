@@ -21,6 +21,7 @@ from dicomwatchd.errors import (
     OutOfReach,
     Permanent,
     RequestRefused,
+    RevisionConflict,
     Transient,
 )
 from dicomwatchd.fetch import Doubts, plan
@@ -331,6 +332,15 @@ def test_an_instance_key_and_what_is_none() -> None:
 
 
 @dataclass
+class StrictCatalogue(MemoryCatalogue):
+    def put(self, record: StudyRecord, *, instead_of: str | None = None) -> None:
+        there = self.records.get(record.study_uid)
+        if there is not None and there.revision >= record.revision and there != record:
+            raise RevisionConflict("taken")
+        super().put(record, instead_of=instead_of)
+
+
+@dataclass
 class OverwritingStore(MemoryStore):
     """Ignores If-None-Match. Right before our manifest comes, another daemon has recorded its own as that revision."""
 
@@ -350,7 +360,7 @@ class OverwritingStore(MemoryStore):
 
 def test_what_an_overwritten_manifest_listed_is_found_again(tmp_path: Path) -> None:
     """The other daemon has read its manifest back, recorded it, and deleted its files."""
-    catalogue = MemoryCatalogue()
+    catalogue = StrictCatalogue()
     pieces = Pieces(tmp_path, store=OverwritingStore(catalogue=catalogue), catalogue=catalogue)
     drop(pieces, 0)
     pieces.run()
@@ -363,7 +373,7 @@ def test_what_an_overwritten_manifest_listed_is_found_again(tmp_path: Path) -> N
 
 def test_a_catalogue_ahead_of_the_store(tmp_path: Path) -> None:
     """The store was brought back from an older copy. What it has is recorded, and no series that it lacks."""
-    catalogue = MemoryCatalogue()
+    catalogue = StrictCatalogue()
     pieces = Pieces(tmp_path, catalogue=catalogue)
     drop(pieces, 0)
     pieces.run()
@@ -380,7 +390,7 @@ def test_a_catalogue_ahead_of_the_store(tmp_path: Path) -> None:
 
 
 def test_a_catalogue_ahead_of_the_store_though_no_file_is_left(tmp_path: Path) -> None:
-    catalogue = MemoryCatalogue(fault=OutOfReach("down", endpoint="x"))
+    catalogue = StrictCatalogue(fault=OutOfReach("down", endpoint="x"))
     pieces = Pieces(tmp_path, catalogue=catalogue)
     drop(pieces, 0)
     pieces.settle()
