@@ -198,9 +198,11 @@ def test_who_is_not_allowed_is_closed_unheard(serve: Callable[..., Served]) -> N
 
 
 def test_a_request_without_end_is_cut_off(serve: Callable[..., Served]) -> None:
-    served = serve()
+    served = serve(replace(LIMITS, seconds=40.0))
+    begun = time.monotonic()
     said = served.say(b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 3 * LIMITS.request_bytes)
     assert said == b"" or said.startswith(b"HTTP/1.1 431 ")
+    assert time.monotonic() - begun < 35, "it was for its size, and not for its time"
     assert served.asked == [] and served.get()[0] == 200
 
 
