@@ -159,7 +159,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def answers(site: Site, *command: str, code: int = 0) -> None:
     """Run it; the site checks what it prints."""
     result = site.ctl(*command, "--json", check=False)
-    assert result.returncode == code, (command, result.returncode, result.stdout, result.stderr)
+    # One text, of which pytest shows all.
+    assert result.returncode == code, f"{command}: {result.returncode}\n{result.stdout}\n{result.stderr}"
 
 
 def test_every_command_answers_as_its_schema_says_and_no_key_is_never_printed(site: Site) -> None:
