@@ -51,6 +51,7 @@ SETUP: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "            for step in new:\n",
             "            for step in new[-1:]:\n",
         ),
+        ("the file itself is archived, and not its study alone", "following.py", " and is_in_it()", ""),
         ("the service's keys and no others", "keys.py", "    without = [word for", "    without = [] and [word for"),
     )
 )

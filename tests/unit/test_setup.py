@@ -661,12 +661,15 @@ class Time:
         self.now += seconds
 
 
-def followed(looks: list[dict[str, Any] | None], deadline_seconds: float = 5) -> tuple[following.Way, list[str]]:
+def followed(
+    looks: list[dict[str, Any] | None], deadline_seconds: float = 5, is_in_it: Callable[[], bool] = lambda: True
+) -> tuple[following.Way, list[str]]:
     time, told = Time(), list[str]()
     way = following.follow(
         lambda: looks.pop(0) if len(looks) > 1 else looks[0],
         "2026-11-30T12:00:00.000Z",
         told.append,
+        is_in_it=is_in_it,
         deadline_seconds=deadline_seconds,
         monotonic=time.monotonic,
         sleep=time.sleep,
@@ -699,6 +702,20 @@ def test_a_retry_is_told_and_a_parked_study_ends_it() -> None:
     way, _ = followed([{"reason": "no such key", "history": steps_of}])
     assert not way.archived and way.reason == "no such key"
     assert [state for state, _ in way.stages] == ["arriving", *(step["new"] for step in steps_of)]
+
+
+def test_what_an_earlier_run_has_left_is_archived_first_and_is_not_it() -> None:
+    """The test study is the same one each time: the daemon may have archived the other file of it a moment before."""
+    first = history("queued", "uploading", "archived")
+    again = [*first, *history("arriving", "queued", "archived", begin=9)]
+    asked = iter([False, False, True])
+    way, _ = followed(
+        [{"reason": None, "history": seen, "state": "archived"} for seen in (first, first, again)],
+        is_in_it=lambda: next(asked),
+    )
+    assert way.archived and [state for state, _ in way.stages].count("archived") == 2
+    way, _ = followed([{"reason": None, "history": first, "state": "archived"}], is_in_it=lambda: False)
+    assert not way.archived and way.reason == "it is not archived after 5 s, though others of its study are"
 
 
 def test_it_ends_at_its_deadline_with_what_is_known() -> None:

@@ -73,6 +73,7 @@ def test_study(invocation: Invocation, inbox_name: str | None, deadline_seconds:
             lambda: _known(daemon, study),
             timestamp(now),
             lambda text: _tell(f"  {text}"),
+            is_in_it=lambda: archive.lists(made),
             deadline_seconds=deadline_seconds or inbox.quiet_seconds + loaded.scan_interval_seconds + _GRACE_SECONDS,
             monotonic=time.monotonic,
             sleep=time.sleep,
@@ -214,16 +215,24 @@ class _Archive:
         identity = read_identity(self.store)
         return identity is not None and bool(erasures.newest_number(self.store, phantom.study_uid(identity.archive_id)))
 
+    def lists(self, made: Phantom) -> bool:
+        """Whether the study's manifest does, or cannot be read, which `why_not_proven` says then."""
+        from dicomwatchd.fetch import look_up
+
+        try:
+            manifest = look_up(self.store, self.catalogue, made.study_uid).manifest
+        except DicomwatchdError:
+            return True
+        wanted = (made.sop_instance_uid, hashlib.sha256(made.content).hexdigest())
+        return wanted in {(one.sop_instance_uid, one.sha256) for one in manifest.instances}
+
     def why_not_proven(self, made: Phantom) -> str:
-        """Read back and compared; "" where every byte is there."""
+        """Of what the manifest lists: read back and compared; "" where every byte is there."""
         from dicomwatchd.archive.proof.verification import verify
         from dicomwatchd.fetch import look_up
 
         try:
             manifest = look_up(self.store, self.catalogue, made.study_uid).manifest
-            wanted = (made.sop_instance_uid, hashlib.sha256(made.content).hexdigest())
-            if wanted not in {(one.sop_instance_uid, one.sha256) for one in manifest.instances}:
-                return "the study's manifest does not list the file that was put into the inbox"
             found = verify(self.store, manifest, deep=True)
         except DicomwatchdError as error:
             return str(error)

@@ -38,12 +38,14 @@ def follow(
     since: str,
     tell: Callable[[str], None],
     *,
+    is_in_it: Callable[[], bool],
     deadline_seconds: float,
     monotonic: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Way:
     """Until the study is archived, parked, or the time is over. ``since``, UTC in ISO 8601: what was before is not told
-    again. A stage that is over before anybody looks is told by the daemon's history."""
+    again. A stage that is over before anybody looks is told by the daemon's history. ``is_in_it`` is asked of a study
+    that is archived: what an earlier run has left in the inbox may be of the same one, and be archived before."""
     way, begun = Way(), monotonic()
 
     def note(state: str, at: str) -> None:
@@ -63,7 +65,7 @@ def follow(
             for step in new:
                 note(step["new"], step["at"])
             state = way.stages[-1][0]
-            if state == StudyState.ARCHIVED:
+            if state == StudyState.ARCHIVED and is_in_it():
                 way.archived = True
                 return way
             if state == StudyState.PARKED:
@@ -72,6 +74,8 @@ def follow(
             way.reason = found.get("reason") or ""
         if monotonic() - begun > deadline_seconds:
             stage = f"after {way.stages[-1][0]}" if way.stages else "and the daemon has not noticed it"
+            if way.stages and way.stages[-1][0] == StudyState.ARCHIVED:
+                stage = "though others of its study are"
             way.reason = way.reason or f"it is not archived after {deadline_seconds:.0f} s, {stage}"
             return way
         sleep(POLL_SECONDS)
