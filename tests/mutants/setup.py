@@ -52,6 +52,7 @@ SETUP: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "            for step in new[-1:]:\n",
         ),
         ("the file itself is archived, and not its study alone", "following.py", " and is_in_it()", ""),
+        ("what is proven is the file", "first_study.py", "if not _is_in(manifest, made):", "if False:"),
         ("the service's keys and no others", "keys.py", "    without = [word for", "    without = [] and [word for"),
     )
 )

@@ -20,7 +20,18 @@ import yaml
 
 from dicomwatchd import markers
 from dicomwatchd.cli.setup import answers as of
-from dicomwatchd.cli.setup import asking, folders, following, keys, machine, phantom, plan, questions, steps
+from dicomwatchd.cli.setup import (
+    asking,
+    first_study,
+    folders,
+    following,
+    keys,
+    machine,
+    phantom,
+    plan,
+    questions,
+    steps,
+)
 from dicomwatchd.cli.setup.background import Background, ended_by_signals
 from dicomwatchd.cli.setup.folders import Refused
 from dicomwatchd.cli.setup.machine import Machine
@@ -29,10 +40,11 @@ from dicomwatchd.cli.setup.steps import Command, Outcome, Ran, Step, Told
 from dicomwatchd.config import loading
 from dicomwatchd.config.archive import DynamoDBSettings, S3Settings, SqliteSettings
 from dicomwatchd.config.whole import Config
-from dicomwatchd.errors import ConfigError
+from dicomwatchd.errors import ConfigError, OutOfReach
 from dicomwatchd.intake.dicom.header import Header, read_header
 from dicomwatchd.rights import Asker
 from dicomwatchd.unit import drop_in
+from tests.pieces import ARCHIVE_ID, Pieces
 
 CONFIG = Path("/etc/dicomwatchd/config.yaml")
 BY_KEY = {question.key: question for question in QUESTIONS}
@@ -716,6 +728,23 @@ def test_what_an_earlier_run_has_left_is_archived_first_and_is_not_it() -> None:
     assert way.archived and [state for state, _ in way.stages].count("archived") == 2
     way, _ = followed([{"reason": None, "history": first, "state": "archived"}], is_in_it=lambda: False)
     assert not way.archived and way.reason == "it is not archived after 5 s, though others of its study are"
+
+
+def test_what_is_proven_is_the_file_and_not_its_study(tmp_path: Path) -> None:
+    """Also where the manifest could not be read when the study was followed, and can be now."""
+    pieces = Pieces(tmp_path)
+    study = phantom.study_uid(ARCHIVE_ID, 0)
+    other, ours = (phantom.make(study, datetime(2026, 12, 1), bytes([number] * 16)) for number in (1, 2))
+    (pieces.inbox / "IM1").write_bytes(other.content)
+    pieces.run()
+    archive = first_study._Archive(pieces.store, pieces.catalogue)
+    assert archive.lists(other) and archive.why_not_proven(other) == ""
+    assert not archive.lists(ours)
+    pieces.memory.fault = OutOfReach("no answer")
+    assert archive.lists(ours) and "no answer" in archive.why_not_proven(ours)
+    pieces.memory.fault = None
+    assert "does not list the file" in archive.why_not_proven(ours)
+    pieces.close()
 
 
 def test_it_ends_at_its_deadline_with_what_is_known() -> None:

@@ -51,9 +51,8 @@ class Catalogue(Protocol):
 
         A reader sees either the old or the new revision of the study item. Raises RevisionConflict when a newer
         revision, or another manifest of the same revision, is recorded already, or another one than ``instead_of``, or
-        none. Attributes that are too much for the
-        catalogue are left out, which the record's flags say from then on; everything else is exact. DynamoDB: PutItem
-        of each series, then of the study with a ConditionExpression.
+        none. Attributes that are too much for the catalogue are left out, which the record's flags say from then on;
+        everything else is exact. DynamoDB: PutItem of each series, then of the study with a ConditionExpression.
         """
         ...
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from botocore.session import Session
 
     from dicomwatchd.archive.catalogues.port import Catalogue
+    from dicomwatchd.archive.layout.manifest import Manifest
     from dicomwatchd.archive.stores.port import ObjectStore
     from dicomwatchd.config.inboxes import Inbox
     from dicomwatchd.config.whole import Config
@@ -223,22 +224,28 @@ class _Archive:
             manifest = look_up(self.store, self.catalogue, made.study_uid).manifest
         except DicomwatchdError:
             return True
-        wanted = (made.sop_instance_uid, hashlib.sha256(made.content).hexdigest())
-        return wanted in {(one.sop_instance_uid, one.sha256) for one in manifest.instances}
+        return _is_in(manifest, made)
 
     def why_not_proven(self, made: Phantom) -> str:
-        """Of what the manifest lists: read back and compared; "" where every byte is there."""
+        """Read back and compared; "" where every byte is there."""
         from dicomwatchd.archive.proof.verification import verify
         from dicomwatchd.fetch import look_up
 
         try:
             manifest = look_up(self.store, self.catalogue, made.study_uid).manifest
+            if not _is_in(manifest, made):
+                return "the study's manifest does not list the file that was put into the inbox"
             found = verify(self.store, manifest, deep=True)
         except DicomwatchdError as error:
             return str(error)
         return (
             "" if found.holds else "the archive does not hold what its manifest lists: dicomwatchctl verify says more"
         )
+
+
+def _is_in(manifest: Manifest, made: Phantom) -> bool:
+    wanted = (made.sop_instance_uid, hashlib.sha256(made.content).hexdigest())
+    return wanted in {(one.sop_instance_uid, one.sha256) for one in manifest.instances}
 
 
 def _opened(loaded: Config, session: Session | None) -> _Archive:
